@@ -1,0 +1,21 @@
+"""ContextFreeSample: what the base model writes from its start symbol alone (CFS, arXiv 2505.13811)."""
+
+from metagdpo.schema import Frozen
+
+
+class ContextFreeSample(Frozen):
+    """One unconditional sample with full provenance."""
+
+    index: int
+    prefix_ids: tuple[int, ...]
+    """The start symbol(s); never scored."""
+    token_ids: tuple[int, ...]
+    """The sampled tokens, the end token included when the sample ended."""
+    text: str
+    ended: bool
+    """True when the model ended the text itself, False when it was cut at the length limit."""
+    model: str
+    """Digest of the base model's weights."""
+    temperature: float
+    top_p: float
+    seed: int
