@@ -63,7 +63,11 @@ def score_answer(question: Question, answer: str) -> float:
     kind, _, family = question.verifier.partition(":")
     if kind == "reasoning_gym":
         entry = {"question": question.prompt, "answer": question.reference_answer, "metadata": question.metadata}
-        return min(1.0, max(0.0, float(_family(family).score_answer(answer, entry))))
+        verifier = _family(family)
+        try:
+            return min(1.0, max(0.0, float(verifier.score_answer(answer, entry))))
+        except Exception:  # noqa: BLE001  (some families fail on texts that they cannot parse: a wrong answer, no more)
+            return 0.0
     if kind == "numeric":
         return float(_as_number(answer) is not None and _as_number(answer) == _as_number(question.reference_answer))
     if kind == "choice":
@@ -81,7 +85,11 @@ def score_answer(question: Question, answer: str) -> float:
 def _family(name: str) -> Any:
     import reasoning_gym
 
-    return reasoning_gym.create_dataset(name, size=1, seed=0)
+    try:
+        return reasoning_gym.create_dataset(name, size=1, seed=0)
+    except ValueError as error:
+        message = f"the verifier `reasoning_gym:{name}` does not exist: reasoning-gym has no such family ({error})."
+        raise DataError(message) from error
 
 
 def _as_number(text: str) -> float | None:

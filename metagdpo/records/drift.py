@@ -13,3 +13,11 @@ class Drift(Frozen):
     """95 % interval of the ratio estimator, clustered by sample."""
     n_samples: int
     n_tokens: int
+
+
+class DriftSample(Frozen):
+    """One held-out sample's share of the drift."""
+
+    key: str
+    nats_per_token: float
+    """(log p_base - log p_candidate) / tokens."""

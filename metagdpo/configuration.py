@@ -1,0 +1,72 @@
+"""`metagdpo check`: every configuration file validated together, all problems in one list."""
+
+from pathlib import Path
+
+from metagdpo.assets import load_catalogue
+from metagdpo.errors import MetagdpoError
+from metagdpo.evaluation.harness import EvaluateParams
+from metagdpo.evaluation.suite import load_suites
+from metagdpo.gate.policy import read_policy
+from metagdpo.knowledge.annotate import AnnotateParams
+from metagdpo.knowledge.merge import MergeParams
+from metagdpo.knowledge.probe import ProbeParams
+from metagdpo.knowledge.selection import SelectionParams
+from metagdpo.params import BaseParams, load_yaml, problems
+from metagdpo.preservation.context_free import PreserveParams
+from metagdpo.release import ledger
+from metagdpo.responses.rewards import RewardParams
+from metagdpo.responses.sample import RespondParams
+from metagdpo.schema import Frozen
+from metagdpo.sources.pool import IngestParams
+from metagdpo.training.settings import SequenceParams, TrainParams
+
+SECTIONS: dict[str, type[Frozen]] = {
+    "base": BaseParams,
+    "ingest": IngestParams,
+    "annotate": AnnotateParams,
+    "merge_knowledge": MergeParams,
+    "probe": ProbeParams,
+    "select_metakl": SelectionParams,
+    "respond": RespondParams,
+    "reward": RewardParams,
+    "preserve": PreserveParams,
+    "reference": SequenceParams,
+    "train": TrainParams,
+    "evaluate": EvaluateParams,
+}
+"""Section of params.yaml -> its type, in the order of the pipeline."""
+
+
+def check_params(path: Path) -> list[str]:
+    """Every problem of params.yaml as `  path: what is wrong (got value)`; empty when it is valid."""
+    document = load_yaml(path)
+    if not isinstance(document, dict):
+        return [f"  {path.name}: expected one section for each stage, got {type(document).__name__}"]
+    lines = [f"  {name}: this section is missing" for name in SECTIONS if name not in document]
+    lines += [f"  {name}: no stage has such a section" for name in document if name not in SECTIONS]
+    for name, kind in SECTIONS.items():
+        if name in document:
+            lines += problems(document[name], kind, prefix=name)[1]
+    return lines
+
+
+def check(root: Path) -> list[str]:
+    """Every problem of params.yaml, the asset catalogue, the suites, the policy and the ledger."""
+    found = []
+    try:
+        lines = check_params(root / "params.yaml")
+        found += ["params.yaml is not valid:", *lines] if lines else []
+    except MetagdpoError as error:
+        found.append(str(error))
+    registry = root / "registry"
+    for read in (
+        lambda: load_catalogue(registry / "assets.yaml"),
+        lambda: load_suites(registry / "suites"),
+        lambda: read_policy(registry / "policy.yaml"),
+        lambda: ledger.read(registry / "ledger.jsonl"),
+    ):
+        try:
+            read()
+        except MetagdpoError as error:
+            found.append(str(error))
+    return found

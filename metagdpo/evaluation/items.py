@@ -1,0 +1,217 @@
+"""Items: what a suite asks, written out once, so that base and candidate are asked exactly the same.
+
+Deterministic: the same suite and the same asset give the same items in the same order. Documents that repeat are kept
+once and counted. Left out: any look at a model; whether an item suits one is measured, not assumed.
+"""
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from metagdpo.answers import ask
+from metagdpo.errors import ConfigError, DataError
+from metagdpo.evaluation.suite import AssetItems, FieldOptions, FileItems, LetteredOptions, ProceduralItems, Suite
+from metagdpo.models.port import derived_seed
+from metagdpo.records.question import Question, question_id
+from metagdpo.schema import Frozen, digest_json
+
+
+class Item(Frozen):
+    """One line of data/suites/<suite>.jsonl."""
+
+    id: str
+    prompt: str
+    """The question as it is put to the model, worked examples and answer instructions included, chat template not."""
+    options: tuple[str, ...] = ()
+    """Choices in alphabetical order, so that ties favour no one; empty when the answer is written."""
+    gold: int | None = None
+    """Position of the right option."""
+    question: Question | None = None
+    """What verifies a written answer."""
+
+
+class ItemSet(Frozen):
+    """The items of a suite with the count of what was passed over."""
+
+    items: tuple[Item, ...]
+    n_documents: int
+    """Documents found, before repetitions were removed and the subset was drawn."""
+    n_duplicates: int
+
+
+class _FileLine(Frozen):
+    id: str | None = None
+    prompt: str = pydantic.Field(min_length=1)
+    options: tuple[str, ...] = ()
+    gold: int | None = pydantic.Field(default=None, ge=0)
+    answer: str | None = None
+    verifier: str = "exact"
+
+
+def build_items(suite: Suite, assets: Path) -> tuple[Item, ...]:
+    """The items of a suite, as `collect` finds them."""
+    return collect(suite, assets).items
+
+
+def collect(suite: Suite, assets: Path) -> ItemSet:
+    """Read or generate a suite's documents, remove repetitions, and draw the subset.
+
+    Args:
+        suite: The suite.
+        assets: Folder that holds a directory for each asset.
+
+    Raises:
+        ConfigError: The suite has no items, or its family does not exist.
+        DataError: A file is missing or a line cannot be used; names file and line.
+    """
+    found = list(_documents(suite, assets))
+    # Equal question and equal options: the first one stays, whatever its gold answer.
+    unique = list({digest_json([item.prompt, list(item.options)]): item for item in reversed(found)}.values())[::-1]
+    if not unique:
+        message = f"suite {suite.name} has no items: {suite.reference} yields none with the suite's settings. "
+        raise ConfigError(message + f"Correct registry/suites/{suite.name}.yaml, or remove it.")
+    drawn = random.Random(derived_seed("suite", suite.name, suite.seed)).sample(unique, min(suite.n_items, len(unique)))  # noqa: S311  (no secret)
+    return ItemSet(items=tuple(drawn), n_documents=len(found), n_duplicates=len(found) - len(unique))
+
+
+def _documents(suite: Suite, assets: Path) -> Iterator[Item]:
+    match suite.items:
+        case AssetItems():
+            return _from_asset(suite.items, assets)
+        case ProceduralItems():
+            return _from_family(suite.items, suite)
+        case FileItems():
+            return _from_file(suite.items, suite)
+
+
+def _from_asset(source: AssetItems, assets: Path) -> Iterator[Item]:
+    path = assets / source.asset / source.file
+    for number, row in _rows(path, f"Run `dvc repro assets`, which provides the asset `{source.asset}`."):
+        if any(row.get(field) != value for field, value in source.where.items()):
+            continue
+        try:
+            prompt = source.prompt.format_map(row).strip()
+            options, right = _options(source.options, row)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            message = f"{path}, line {number}: not an item as the suite describes it ({type(error).__name__}: {error})."
+            raise DataError(message) from error
+        yield _choice(prompt, options, right)
+
+
+def _options(layout: LetteredOptions | FieldOptions, row: dict[str, Any]) -> tuple[list[str], str]:
+    if isinstance(layout, FieldOptions):
+        right = row[layout.right].strip()
+        return [right, *(row[field].strip() for field in layout.wrong)], right
+    options = [text.strip() for text in re.split(r"(?:^|\n)[A-Z]\. ", row[layout.options])[1:]]
+    answer = row[layout.answer].strip()
+    labelled = re.match(r"([A-Z])(?:\.|$)", answer)
+    if labelled is None:
+        raise ValueError(f"the answer {answer[:60]!r} begins with no letter")
+    return options, options[ord(labelled.group(1)) - ord("A")]
+
+
+def _from_family(source: ProceduralItems, suite: Suite) -> Iterator[Item]:
+    entries = list(_entries(source, suite.name))
+    shots, rest = entries[: source.shots], entries[source.shots :]
+    examples = "".join(f"{source.prompt.format(question=e['question'])} {e['answer']}\n\n" for e in shots)
+    seen = {entry["question"] for entry in shots}
+    for position, entry in enumerate(rest, start=source.shots):
+        if entry["question"] in seen:
+            continue
+        verifier = f"reasoning_gym:{source.family}"
+        question = Question(
+            id=question_id(entry["question"], entry["answer"], verifier),
+            prompt=entry["question"],
+            domain=suite.skill,
+            reference_answer=entry["answer"],
+            verifier=verifier,
+            metadata=entry["metadata"],
+            source=f"reasoning-gym {source.family}, seed {source.seed}, entry {position}",
+            licence=suite.licence,
+        )
+        if source.answer == "boxed":
+            yield Item(id=question.id, prompt=ask(question), question=question)
+            continue
+        prompt = examples + source.prompt.format(question=question.prompt)
+        if not source.options:
+            yield Item(id=question.id, prompt=prompt, question=question)
+        elif question.reference_answer in source.options:
+            yield _choice(prompt, list(source.options), question.reference_answer)
+        else:
+            message = f"suite {suite.name}: the answer {question.reference_answer!r} is none of its options"
+            raise ConfigError(f"{message} {list(source.options)}. Complete `items.options` in its file.")
+
+
+def _entries(source: ProceduralItems, suite: str) -> Iterator[dict[str, Any]]:
+    import reasoning_gym
+
+    try:
+        dataset = reasoning_gym.create_dataset(source.family, seed=source.seed, size=source.size, **source.config)
+    except (ValueError, TypeError, AssertionError) as error:
+        message = f"suite {suite}: reasoning-gym cannot make the family `{source.family}` with {source.config}: {error}"
+        raise ConfigError(f"{message}. Correct registry/suites/{suite}.yaml.") from error
+    for entry in dataset:
+        # Through JSON: what is verified later is what the file holds (tuples become lists).
+        metadata = json.loads(json.dumps(entry["metadata"], default=str))
+        yield {"question": entry["question"].strip(), "answer": str(entry["answer"]), "metadata": metadata}
+
+
+def _from_file(source: FileItems, suite: Suite) -> Iterator[Item]:
+    path = Path(source.path)
+    for number, row in _rows(path, f"Correct `items.path` in registry/suites/{suite.name}.yaml."):
+        try:
+            line = _FileLine.model_validate_json(json.dumps(row))
+        except pydantic.ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise DataError(f"{path}, line {number}: {where}: {problem['msg']}.") from error
+        yield _file_item(line, suite, f"{path}, line {number}")
+
+
+def _file_item(line: _FileLine, suite: Suite, where: str) -> Item:
+    if suite.form == "choice":
+        if len(line.options) < 2 or line.gold is None or line.gold >= len(line.options):  # noqa: PLR2004
+            raise DataError(
+                f"{where}: a choice needs at least two `options` and `gold`, the position of the right one."
+            )
+        return _choice(line.prompt, list(line.options), line.options[line.gold], name=line.id)
+    if line.answer is None:
+        raise DataError(f"{where}: `metric: exact` needs `answer`.")
+    question = Question(
+        id=line.id or question_id(line.prompt, line.answer, line.verifier),
+        prompt=line.prompt,
+        domain=suite.skill,
+        reference_answer=line.answer,
+        verifier=line.verifier,
+        source=where,
+        licence=suite.licence,
+    )
+    prompt = ask(question) if suite.answer == "boxed" else line.prompt
+    return Item(id=question.id, prompt=prompt, question=question)
+
+
+def _choice(prompt: str, options: list[str], right: str, name: str | None = None) -> Item:
+    ordered = sorted(options)
+    identity = digest_json([prompt, ordered, right]).removeprefix("sha256:")[:16]
+    return Item(id=name or identity, prompt=prompt, options=tuple(ordered), gold=ordered.index(right))
+
+
+def _rows(path: Path, way_out: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. {way_out}")
+    with path.open(encoding="utf-8") as stream:
+        for number, text in enumerate(stream, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not JSON: {error}.") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: expected an object, got {type(row).__name__}.")
+            yield number, row

@@ -1,0 +1,12 @@
+"""TrainingStep: what one optimiser step measured; one line of metrics.jsonl."""
+
+from metagdpo.schema import Frozen
+
+
+class TrainingStep(Frozen):
+    """Values by name, of the model before the step's update."""
+
+    step: int
+    """0 for the first."""
+    values: dict[str, float]
+    """What does not apply to a run is absent, never zero."""

@@ -1,0 +1,116 @@
+"""Reference log-probabilities: computed once with the base, kept as they are paid for, checked when they are used.
+
+They go through the very code that scores the policy, so that rounding cannot show up as a reward.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metagdpo.errors import DataError, EvidenceError
+from metagdpo.progress import bar
+from metagdpo.records.reference import ReferenceIdentity, ReferenceLogProb
+from metagdpo.schema import append_jsonl, digest_json, read_journal, read_jsonl, read_record
+from metagdpo.training.collate import TokenSequence, make_batch, make_rows, pack
+from metagdpo.training.logprobs import can_share_prompts, check_model, sequence_log_probs
+from metagdpo.training.settings import SequenceParams
+
+AGAIN = "Run `dvc repro -f reference` to compute them again."
+
+
+def reference_log_probs(
+    model: Any,
+    sequences: Sequence[TokenSequence],
+    settings: SequenceParams,
+    *,
+    journal: Path,
+    identity: ReferenceIdentity,
+) -> Iterator[ReferenceLogProb]:
+    """Score every sequence under the base and yield the results in the order given.
+
+    Batches are planned over all sequences and a finished batch is never computed again, so an interrupted run ends with
+    the same numbers as an uninterrupted one.
+
+    Args:
+        model: The base, in evaluation mode.
+        sequences: What to score; keys are unique.
+        settings: How it is batched.
+        journal: Folder that keeps finished batches.
+        identity: What the values depend on; other values are never mixed in.
+
+    Raises:
+        ModelError: The model's logits cannot be computed in chunks.
+        StoreError: The journal cannot be written.
+    """
+    check_model(model)
+    name = digest_json([identity.model_dump(mode="json"), settings.model_dump(mode="json")])
+    file = journal / f"{name.removeprefix('sha256:')[:16]}.jsonl"
+    known = {found.key: found for found in read_journal(file, ReferenceLogProb)}
+    rows = make_rows(sequences, shared_prompt=settings.shared_prompt and can_share_prompts(model))
+    batches = pack([[row.n_tokens] for row in rows], settings.token_budget)
+    for positions in bar(batches, total=len(batches), what="reference", unit="batch"):
+        chosen = [rows[i] for i in positions]
+        members = [sequences[i] for row in chosen for i in row.members]
+        if all(member.key in known for member in members):
+            continue
+        batch = make_batch(sequences, chosen, model.dtype).to(model.device)
+        with torch.no_grad():
+            log_probs_S = sequence_log_probs(model, batch)
+        found = [
+            ReferenceLogProb(key=member.key, log_prob=value, n_tokens=len(member.response_ids))
+            for member, value in zip(members, log_probs_S.tolist(), strict=True)
+        ]
+        append_jsonl(file, found)
+        known |= {each.key: each for each in found}
+    yield from (known[sequence.key] for sequence in sequences)
+
+
+def load_reference(path: Path, identity: ReferenceIdentity) -> dict[str, ReferenceLogProb]:
+    """Read reference log-probabilities by key, if they are those of this base and this data.
+
+    Args:
+        path: JSON Lines; what they were computed from stands beside it with the suffix `.json`.
+        identity: What they must have been computed from.
+
+    Raises:
+        DataError: A file is missing.
+        EvidenceError: They come from something else, a value is not a log-probability, or a key comes twice.
+    """
+    bound_to = read_record(path.with_suffix(".json"), ReferenceIdentity)
+    different = [field for field in type(identity).model_fields if getattr(bound_to, field) != getattr(identity, field)]
+    if different:
+        raise EvidenceError(f"{path} was computed from other {', '.join(different)} than now present. {AGAIN}")
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Run the stage that writes it: `dvc repro reference`.")
+    known: dict[str, ReferenceLogProb] = {}
+    try:
+        for found in read_jsonl(path, ReferenceLogProb):
+            if found.log_prob > 0 or found.key in known:
+                what = "comes twice" if found.key in known else f"is {found.log_prob}, above 0"
+                raise EvidenceError(f"{path}: the log-probability of {found.key} {what}. {AGAIN}")
+            known[found.key] = found
+    except DataError as error:
+        raise EvidenceError(f"{error} {AGAIN}") from error
+    return known
+
+
+def reference_of(known: Mapping[str, ReferenceLogProb], sequences: Sequence[TokenSequence]) -> Tensor:
+    """The reference log-probability of each sequence, nats, float64 [S].
+
+    Raises:
+        EvidenceError: One is missing, or was computed from a text of another length.
+    """
+    for sequence in sequences:
+        found = known.get(sequence.key)
+        if found is None:
+            raise EvidenceError(f"there is no reference log-probability for {sequence.key}. {AGAIN}")
+        if found.n_tokens != len(sequence.response_ids):
+            message = (
+                f"the reference log-probability of {sequence.key} is over {found.n_tokens} tokens, the text has "
+                f"{len(sequence.response_ids)}. {AGAIN}"
+            )
+            raise EvidenceError(message)
+    return torch.tensor([known[sequence.key].log_prob for sequence in sequences], dtype=torch.float64)

@@ -1,0 +1,124 @@
+"""The report tells the verdict first, shows untrusted text as text, and repeats byte for byte."""
+
+import html.parser
+
+import pytest
+
+from metagdpo.report.flips import Flip
+from metagdpo.report.report import markdown, plain, write_report
+
+EVIL = '<script>alert(1)</script><img src=x onerror=alert(1)>" | [x](javascript:alert(1)) `c`\x00\u202eabc'
+
+
+def flip(kind="lost", answer="B", item="b/1"):
+    return Flip(suite="b", item_id=item, kind=kind, base_answer="A", candidate_answer=answer)
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found, self.attributes, self.open = set(), set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in {"meta", "col", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+@pytest.fixture
+def report(verdict, candidate, tmp_path):
+    def write(folder="report", **more):
+        write_report(tmp_path / folder, verdict, candidate, metrics=[{"step": 1, "objective": 0.5}], **more)
+        return [(tmp_path / folder / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")]
+
+    return write
+
+
+def test_the_first_lines_tell_the_verdict_and_why(report):
+    text, page = report()
+    assert text.splitlines()[0] == "# Release report: BLOCK"
+    assert "Lost more than the margin: skill of b." in text.splitlines()[2]
+    assert page.index("Lost more than the margin: skill of b.") < page.index("<table")
+
+
+def test_every_path_returned_exists(verdict, candidate, tmp_path):
+    paths = write_report(tmp_path, verdict, candidate)
+    assert {path.name for path in paths} >= {"report.md", "report.html", "retention.png", "retention.svg", "drift.png"}
+    assert all(path.stat().st_size > 0 for path in paths)
+
+
+def test_the_numbers_and_the_items_needed_are_in_both(report):
+    for text in report():
+        assert "−12.0 to −8.0" in text
+        assert "about 1,234 items needed" in text
+        assert "sha256:p" in text
+
+
+def test_the_page_is_self_contained_and_well_nested(report):
+    tags = Tags()
+    tags.feed(report()[1])
+    assert tags.open == []
+    assert "svg" in tags.found
+    assert not tags.found & {"script", "img", "link", "iframe", "object"}
+    assert not {name for name in tags.attributes if name.startswith("on") or name in {"src", "srcset"}}
+
+
+def test_answers_cannot_inject_html_or_break_the_table(report):
+    text, page = report(flips=[flip(answer=EVIL, item=EVIL)])
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.found & {"script", "img"}
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    row = next(line for line in text.splitlines() if "alert" in line)
+    assert "<" not in row
+    assert row.replace("\\|", "").count("|") == 5
+    assert "\\[x\\](javascript" in row
+    assert not {"\x00", "\u202e"} & set(text + page)
+
+
+def test_flips_beyond_the_limit_are_counted(report):
+    flips = [flip(item=f"b/{n}") for n in range(5)] + [flip("gained", item=f"b/{n}") for n in range(5, 7)]
+    for text in report(flips=flips, most_flips=3):
+        assert "2 more are not shown." in text
+        assert text.count("gained</span></td>") in {0, 2}
+
+
+def test_equal_input_gives_equal_bytes(report, tmp_path):
+    assert report("one", flips=[flip()]) == report("two", flips=[flip()])
+    for one in (tmp_path / "one" / "figures").iterdir():
+        assert one.read_bytes() == (tmp_path / "two" / "figures" / one.name).read_bytes()
+
+
+@pytest.mark.parametrize("decision", ["PROMOTE", "BLOCK", "INCONCLUSIVE"])
+def test_every_decision_without_drift_flips_or_curves_has_a_report(verdict, candidate, tmp_path, decision):
+    bare = verdict.model_copy(update={"decision": decision, "drift": None, "findings": verdict.findings[:1]})
+    write_report(tmp_path, bare, candidate)
+    assert "not measured" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not (tmp_path / "figures" / "training.png").exists()
+
+
+def test_a_long_answer_says_how_much_is_left_out():
+    assert plain("x" * 25, 20) == "x" * 20 + " … (5 more characters)"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", "a\\|b"),
+        ("a\nb", "a ⏎ b"),
+        ("<b>", "&lt;b&gt;"),
+        ("- x", "\\- x"),
+        ("http://x", "http:\\//x"),
+        ("3.5", "3.5"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text, shown):
+    assert markdown(text) == shown

@@ -1,0 +1,121 @@
+import json
+
+import pytest
+
+from metagdpo import answers
+from metagdpo.errors import ConfigError
+from metagdpo.sources.procedural import ProceduralSource, _plain, worked_solution, worked_steps
+
+
+def source(**changes):
+    fields = {"kind": "procedural", "name": "sums", "family": "chain_sum", "size": 5, "seed": 3, "domain": "maths"}
+    return ProceduralSource(**{**fields, **changes})
+
+
+def test_the_same_seed_gives_the_same_questions():
+    assert list(source().questions()) == list(source().questions())
+
+
+def test_another_seed_gives_other_questions():
+    assert {q.id for q in source(seed=3).questions()} & {q.id for q in source(seed=900).questions()} == set()
+
+
+def test_neighbouring_seeds_overlap_as_the_module_warns():
+    """reasoning-gym draws item i from seed + i."""
+    first, second = list(source(seed=3).questions()), list(source(seed=4).questions())
+    assert [q.id for q in first[1:]] == [q.id for q in second[:-1]]
+
+
+def test_settings_reach_the_family():
+    config = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    assert {q.metadata["num_terms"] for q in source(config=config).questions()} == {2}
+
+
+@pytest.mark.parametrize("family", ["chain_sum", "basic_arithmetic", "gsm_symbolic"])
+def test_a_worked_solution_is_right_and_ends_in_its_only_box(family):
+    for question in source(family=family, size=20).questions():
+        assert question.solution is not None
+        assert question.solution.endswith(answers.boxed(question.reference_answer))
+        assert answers.is_well_formed(question.solution)
+        assert answers.verify(question, question.solution) == 1.0
+
+
+@pytest.mark.parametrize("family", ["letter_counting", "spell_backward", "gcd", "family_relationships", "maze"])
+def test_metadata_survives_json_and_still_verifies(family):
+    """Tuples and integer keys do not survive JSON; the verifier has to work on what comes back."""
+    for question in source(family=family).questions():
+        assert json.loads(json.dumps(question.metadata)) == question.metadata
+        assert answers.score_answer(question, question.reference_answer) == 1.0
+
+
+def test_metadata_that_json_does_not_know_becomes_text():
+    """Some templates of gsm_symbolic keep fractions among their variables."""
+    found = [q.metadata["variables"] for q in source(family="gsm_symbolic", size=40, seed=1000).questions()]
+    assert any("/" in str(value) for variables in found for value in variables.values())
+
+
+def test_metadata_that_json_cannot_hold_is_refused():
+    with pytest.raises(ConfigError, match=r"metadata .* cannot be written as JSON \(Out of range float"):
+        _plain({"difficulty": float("nan")}, source())
+
+
+def test_an_unknown_family_names_the_near_ones():
+    with pytest.raises(ConfigError, match=r"no family `chain_sums`. Did you mean `chain_sum`"):
+        list(source(family="chain_sums").questions())
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"nope": 1}, "unexpected keyword argument 'nope'"),
+        ({"min_terms": 5, "max_terms": 2}, "max_terms must be >= min_terms"),
+        ({"min_terms": "a"}, "not supported between instances"),
+    ],
+)
+def test_settings_that_the_family_refuses_are_a_configuration_error(config, problem):
+    with pytest.raises(ConfigError, match=f"source `sums`.*`chain_sum` refuses the settings .*{problem}"):
+        list(source(config=config).questions())
+
+
+def test_a_family_without_reference_answers_is_refused():
+    with pytest.raises(ConfigError, match="item 0 of the reasoning-gym family `propositional_logic` has no reference"):
+        list(source(family="propositional_logic").questions())
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer", "steps"),
+    [
+        ("57 + 87 + 70", "214", "57 + 87 = 144\n144 + 70 = 214"),
+        ("2 + 3 * 4", "14", "3 * 4 = 12\n2 + 12 = 14"),
+        ("( 56 + -33 ) - 84", "-61", "56 + (-33) = 23\n23 - 84 = -61"),
+        ("8 / 4 / 2", "1", "8 / 4 = 2\n2 / 2 = 1"),
+        ("3 - (4 + -10)", "9", "4 + (-10) = -6\n3 - (-6) = 9"),
+    ],
+)
+def test_steps_are_worked_innermost_and_leftmost_first(expression, answer, steps):
+    assert worked_steps(expression, answer) == steps
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("2 + 2", "5"),
+        ("7 / 2", "3"),
+        ("1 / 0", "0"),
+        ("5", "5 apples"),
+        ("7", "7"),
+        ("2 + x", "4"),
+        ("2 ** 3", "8"),
+        ("", "0"),
+        ("2 +", "2"),
+        ("(A & B)", "1"),
+        ("1.5 + 1", "2.5"),
+    ],
+)
+def test_nothing_is_worked_that_is_not_whole_number_arithmetic_with_that_answer(expression, answer):
+    assert worked_steps(expression, answer) == ""
+
+
+def test_the_chain_of_thought_of_the_family_comes_first():
+    metadata = {"answer_cot": "We add.\n#### 4", "expression": "2 + 2"}
+    assert worked_solution(metadata, "4") == "We add.\nThe final answer is \\boxed{4}"
