@@ -9,6 +9,7 @@ from metagdpo import params
 from metagdpo.assets import load_catalogue, needed_assets, provide
 from metagdpo.evaluation.suite import load_suites
 from metagdpo.knowledge.annotate import AnnotateParams
+from metagdpo.knowledge.merge import MergeParams
 from metagdpo.models.load import check_directory, identify, locate
 from metagdpo.params import BaseParams
 from metagdpo.progress import done, run_stage
@@ -21,8 +22,14 @@ def main() -> None:
     """Provide every asset that params.yaml and the suites name, then identify the base model."""
     base = params.section("base", BaseParams)
     annotate = params.section("annotate", AnnotateParams)
+    merge = params.section("merge_knowledge", MergeParams)
     catalogue = load_catalogue(Path("registry/assets.yaml"))
-    references = [base.model, *annotate.references(), *(s.reference for s in load_suites(Path("registry/suites")))]
+    references = [
+        base.model,
+        *annotate.references(),
+        *merge.references(),
+        *(s.reference for s in load_suites(Path("registry/suites"))),
+    ]
     names = needed_assets(references)
     ASSETS.mkdir(exist_ok=True)
     digests = {name: digest_file(provide(name, catalogue, ASSETS) / "ASSET.json") for name in names}

@@ -10,6 +10,8 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny tensors: threads that spin for each other cost far more than they bring.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # At the end, so that a test folder never hides a package: `from tiny import make_tiny_model` works in every test.
 sys.path.append(str(Path(__file__).parent))

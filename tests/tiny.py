@@ -15,6 +15,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+NAMED = dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), (*SPECIAL, SPECIAL[2]), strict=True))
 
 
 def make_tiny_model(path: Path, seed: int = 0) -> Path:
@@ -26,14 +27,13 @@ def make_tiny_model(path: Path, seed: int = 0) -> Path:
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_byte_level_bpe(),
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        unk_token="<|endoftext|>",
+        **NAMED,
         clean_up_tokenization_spaces=False,
         model_max_length=512,
     )

@@ -318,7 +318,7 @@ def _written(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         rests = [prompts[position][len(prefix) :] for position in batch]
-        for row, tokens, _ in decode(model, rests, [0] * len(batch), sampling, ends, prefix):
+        for row, tokens, _ in decode(model, rests, [0] * len(batch), sampling, ends, prefix=prefix):
             ended = bool(tokens) and tokens[-1] in stops
             text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
             for stop in until:

@@ -1,4 +1,4 @@
-"""Text models as params.yaml names them; the union is the registry of back ends. `open` turns a setting into a model."""
+"""Text models as params.yaml names them; the union is the registry of back ends (`open` opens one)."""
 
 from typing import Annotated, Literal
 from urllib.parse import urlsplit

@@ -147,7 +147,7 @@ class Endpoint:
                 if attempt < self._retries:
                     stop.wait(self._wait_s(attempt) if error.wait_s is None else error.wait_s)
         message = (
-            f"{self.base_url} gave no useful answer as `{self.model}` in {self._retries + 1} tries; the last: {reason}. "
+            f"{self.base_url} gave no useful answer as `{self.model}` in {self._retries + 1} tries; last: {reason}. "
             "Every answer that came is kept: when the server is up again, rerun the same command and only the missing "
             "ones are asked for."
         )

@@ -1,4 +1,4 @@
-"""Where a model lies, what it is, and loading it: safetensors and JSON only, no code from the model, no network but the hub.
+"""Where a model lies, what it is, and loading it: safetensors and JSON only, never code from the model.
 
 Digests of large files are remembered in .work/digests.json by path, size and times, so that asking again is instant.
 """
@@ -70,8 +70,8 @@ def check_directory(path: Path) -> None:
     for file in sorted(p for p in path.rglob("*") if p.is_file() and ".git" not in p.relative_to(path).parts[:-1]):
         if file.suffix not in SAFE_SUFFIXES and not file.name.startswith(SAFE_NAMES):
             message = (
-                f"{file} is refused: only safetensors, JSON, text, tokenizer models and licences are read, because other "
-                f"formats (`{file.suffix or file.name}`) can run code or cannot be checked. Convert weights to "
+                f"{file} is refused: only safetensors, JSON, text, tokenizer models and licences are read, because "
+                f"other formats (`{file.suffix or file.name}`) can run code or cannot be checked. Convert weights to "
                 "safetensors and remove the file."
             )
             raise ModelError(message)
@@ -161,7 +161,9 @@ def load_model(path: Path, dtype: str) -> Any:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # reading weights takes a second; bars are for work that is waited for
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, local_files_only=True
@@ -216,8 +218,8 @@ def _from_hub(reference: str) -> Path:
     match = _HUB.fullmatch(reference)
     if match is None:
         message = (
-            f"`{reference}` is not `hub:<owner>/<name>@<revision>` with the full 40-hex commit. A branch or tag can change "
-            "under the same name; the commit is on the model's page under `Files and versions`, `History`."
+            f"`{reference}` is not `hub:<owner>/<name>@<revision>` with the full 40-hex commit. A branch or tag can "
+            "change under the same name; the commit is on the model's page under `Files and versions`, `History`."
         )
         raise ConfigError(message)
     import httpx

@@ -35,7 +35,7 @@ class Local:
         return self._identity
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        """Yield completions as they end, the longest prompts first (so that memory that does not suffice shows at once).
+        """Yield completions as they end, the longest prompts first: too little memory then shows at once.
 
         Raises:
             ModelError: The model cannot be loaded, or a prompt and its completion do not fit into its context.
@@ -61,11 +61,13 @@ class Local:
                     )
                     bar.update()
                     text = tokenizer.decode(tokens, skip_special_tokens=True)
-                    finish = "stop" if ended else "length"
-                    yield batch[row], Completion(text=text, token_ids=tuple(tokens), finish_reason=finish)
+                    yield (
+                        batch[row],
+                        Completion(text=text, token_ids=tuple(tokens), finish_reason="stop" if ended else "length"),
+                    )
 
     def prompt_ids(self, request: Request) -> list[int]:
-        """What the model reads: the chat template's rendering of the messages, or exactly the prefix and nothing else."""
+        """What the model reads: the messages as its chat template renders them, or the prefix and nothing else."""
         if request.prefix_ids:
             return list(request.prefix_ids)
         return chat.render(self._loaded[1], request.messages)
@@ -84,6 +86,7 @@ def decode(
     seeds: Sequence[int],
     sampling: Sampling,
     stops: frozenset[int],
+    *,
     prefix: Sequence[int] = (),
 ) -> Iterator[tuple[int, list[int], bool]]:
     """Decode one batch, left-padded; rows that have ended leave it, so the rest goes faster.
@@ -155,7 +158,7 @@ def _check_lengths(prompts: Sequence[list[int]], max_new_tokens: int, model: Any
     longest = max(len(prompt) for prompt in prompts)
     if limit is not None and longest + max_new_tokens > limit:
         message = (
-            f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit into the {limit} positions of {path}. "
-            "Lower max_new_tokens or leave out the longest questions."
+            f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit into the {limit} positions of "
+            f"{path}. Lower max_new_tokens or leave out the longest questions."
         )
         raise ModelError(message)

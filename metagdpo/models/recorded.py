@@ -1,4 +1,4 @@
-"""Completions by digest: the resume cache of every paying stage, and with no model behind it a replay of what was recorded.
+"""Completions by digest: the resume cache of every paying stage, and without a model behind it a replay.
 
 One code for both, so that what tests replay is what a resumed run reads.
 """
@@ -62,7 +62,7 @@ class Recorded:
             raise ModelError(self._missing(requests, [positions[key][0] for key in missing]))
         if found:
             print(
-                f"{len(found)} of {len(positions)} completions are already in {self.journal}; asking for {len(missing)}",
+                f"{len(found)} of {len(positions)} completions are already in {self.journal}; asking {len(missing)}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -76,7 +76,7 @@ class Recorded:
         first = requests[missing[0]]
         shown = first.messages[-1].content if first.messages else f"prefix {list(first.prefix_ids)}"
         return (
-            f"{self.journal} lacks {len(missing)} of {len(requests)} completions by {self.identity}, and a replay asks no "
-            f"model. The first: seed {first.seed}, {shown[:200]!r}. Record them with the model itself (kind `local` or "
-            "`endpoint`), or restore the prompts and sampling settings that were recorded."
+            f"{self.journal} lacks {len(missing)} of {len(requests)} completions by {self.identity}, and a replay asks "
+            f"no model. The first: seed {first.seed}, {shown[:200]!r}. Record them with the model itself (kind `local` "
+            "or `endpoint`), or restore the prompts and sampling settings that were recorded."
         )

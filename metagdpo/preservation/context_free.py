@@ -78,8 +78,8 @@ def start_symbol(tokenizer: Any, settings: PreserveParams) -> tuple[int, ...]:
     ends = [vocabulary[name] for name in DOCUMENT_ENDS if name in vocabulary]
     if not ends:
         message = (
-            f"the tokenizer in {tokenizer.name_or_path} has none of the document separators {', '.join(DOCUMENT_ENDS)}. "
-            "Set preserve.prefix to `bos`, or to `custom` with prefix_ids."
+            f"the tokenizer in {tokenizer.name_or_path} has none of the document separators "
+            f"{', '.join(DOCUMENT_ENDS)}. Set preserve.prefix to `bos`, or to `custom` with prefix_ids."
         )
         raise ModelError(message)
     return (int(ends[0]),)

@@ -248,8 +248,8 @@ def _groups(
     kept = [group for group in groups if not group.degenerate]
     if not kept:
         message = (
-            f"none of the {len(groups)} groups has two different rewards, so there is nothing to prefer. Raise n or the "
-            "temperature of a teacher in section `respond`, or choose questions that the teacher answers right only sometimes."
+            f"none of the {len(groups)} groups has two different rewards, so there is nothing to prefer. In section "
+            "`respond`, raise n or the temperature of a teacher, or select questions that it answers only sometimes."
         )
         raise DataError(message)
     sequences = iter(group_sequences(tokenizer, kept, settings))

@@ -7,6 +7,7 @@ weights: configuration, tokenizer and template are copied byte for byte.
 import contextlib
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def make_policy(base: Any, params: TrainParams, *, seed: int) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # asked by peft
         torch.manual_seed(seed)
         return get_peft_model(base, config).train()
 

@@ -98,7 +98,8 @@ def test_pipelines_do_not_import_each_other():
 def test_each_equation_has_one_home(equation, home):
     """The marker `Home of:` names each equation in exactly one module."""
     homes = [
-        _relative(p) for p in MODULES
+        _relative(p)
+        for p in MODULES
         if any(equation in line for line in re.findall(r"Home of:(.*(?:\n(?!\n).*)*)", p.read_text(encoding="utf-8")))
     ]
     assert [home] == homes

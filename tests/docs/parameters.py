@@ -39,7 +39,9 @@ def members(annotation):
 def spelled(annotation):
     """A type as people would say it."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return f"[{annotation.__name__}](#{annotation.__name__.lower()})" if members(annotation) else annotation.__name__
+        return (
+            f"[{annotation.__name__}](#{annotation.__name__.lower()})" if members(annotation) else annotation.__name__
+        )
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return spelled(parts[0])

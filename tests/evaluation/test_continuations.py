@@ -61,7 +61,7 @@ def test_what_greedy_decoding_writes_is_recognised(model):
         for _ in range(4):
             ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
     wrong = [*ids[3:-1], (ids[-1] + 1) % 290]
-    assert [True, False] == [greedy for _, greedy in scored(model, [(ids[:3], ids[3:]), (ids[:3], wrong)])]
+    assert [greedy for _, greedy in scored(model, [(ids[:3], ids[3:]), (ids[:3], wrong)])] == [True, False]
 
 
 def test_a_question_longer_than_a_pack_has_one_of_its_own(model):
@@ -75,7 +75,7 @@ def test_a_question_longer_than_a_pack_has_one_of_its_own(model):
 
 def test_the_common_beginning_of_options_is_computed_once():
     (family,) = _families([([1, 2], [3, 4, 5, 6]), ([1, 2], [3, 4, 7, 8])], 512)
-    assert (4, 6) == (family.shared, family.size)  # 1 2 3 4, then 5 and 7: the last tokens are only predicted
+    assert (family.shared, family.size) == (4, 6)  # 1 2 3 4, then 5 and 7: the last tokens are only predicted
 
 
 def test_packs_hold_every_family_once_and_no_pack_overflows():
@@ -93,4 +93,4 @@ def test_a_text_that_does_not_fit_is_refused_and_not_cut(model):
 
 
 def test_nothing_to_score_is_no_work(model):
-    assert [] == scored(model, [])
+    assert scored(model, []) == []

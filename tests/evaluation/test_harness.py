@@ -13,7 +13,7 @@ from metagdpo.params import validate
 from metagdpo.records.question import Question
 from metagdpo.schema import write_jsonl
 
-WORDS = "the answer is in a box and user of system four 1 2 3 yes no".split()
+WORDS = ["the", "answer", "is", "in", "a", "box", "and", "user", "of", "system", "four", "1", "2", "3", "yes", "no"]
 
 
 def suite(name, metric="acc_norm", **changes):
@@ -130,8 +130,8 @@ def test_a_written_answer_is_a_hit_or_a_miss(answer, text, expected):
 def test_the_manifest_says_what_was_run_and_how(run, tiny_model_dir):
     first, second = (suite("a"), list(choices(5))), (suite("b", "exact", chat=True), list(questions(3)))
     scores, manifest = run([first, second])
-    assert [("a", 5), ("b", 3)] == [(r.suite, r.n_items) for r in manifest.suites]
-    assert ["a"] * 5 + ["b"] * 3 == [score.suite for score in scores]
+    assert [(r.suite, r.n_items) for r in manifest.suites] == [("a", 5), ("b", 3)]
+    assert [score.suite for score in scores] == ["a"] * 5 + ["b"] * 3
     assert identify("tiny", tiny_model_dir) == manifest.model
     assert manifest.harness.startswith("lm-eval 0.4")
     assert ("float32", 4, {"a", "b"}) == (manifest.dtype, manifest.batch_size, set(manifest.seconds))
@@ -150,17 +150,17 @@ def test_a_finished_suite_is_not_paid_for_twice(run, tmp_path):
     first, _ = run([(suite("a"), items)])
     again, _ = run([(suite("a"), items), (suite("b"), items)])
     assert first == again[:5]
-    assert 2 == run.loads
-    assert 2 == len(list((tmp_path / "work").iterdir()))
+    assert run.loads == 2
+    assert len(list((tmp_path / "work").iterdir())) == 2
     run([(suite("a"), items), (suite("b"), items)])
-    assert 2 == run.loads
+    assert run.loads == 2
 
 
 def test_another_place_or_licence_of_the_model_is_the_same_model(run, tiny_model_dir):
     items = list(choices(3))
     run([(suite("a"), items)])
     run([(suite("a"), items)], identity=identify("elsewhere", tiny_model_dir, licence="MIT"))
-    assert 1 == run.loads
+    assert run.loads == 1
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_whatever_decides_a_score_is_measured_again(run, tiny_model_dir, change,
         run([(chosen, items)])
     else:
         run([(chosen, items)], **{change: {"batch_size": 2, "dtype": "bfloat16", "max_items": 2}[change]})
-    assert 2 == run.loads
+    assert run.loads == 2
 
 
 def test_a_damaged_result_is_measured_again(run, tmp_path):
@@ -190,7 +190,7 @@ def test_a_damaged_result_is_measured_again(run, tmp_path):
     (kept,) = (tmp_path / "work").iterdir()
     kept.write_text(kept.read_text()[:100])
     assert first == run([(suite("a"), items)])[0]
-    assert 2 == run.loads
+    assert run.loads == 2
 
 
 def test_fewer_items_are_the_first_ones(run):
@@ -215,10 +215,10 @@ def test_a_prompt_that_does_not_fit_is_refused_and_not_cut(run):
 
 
 def test_what_all_prompts_begin_with_is_everything_but_where_they_part():
-    assert [1, 2] == harness._common_prefix([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3, 5]])
-    assert [] == harness._common_prefix([[1, 2], [2, 2]])
-    assert [1] == harness._common_prefix([[1, 2], [1, 2, 3]])  # one token must be left to predict from
-    assert [1, 2] == harness._common_prefix([[1, 2, 3]])
+    assert harness._common_prefix([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3, 5]]) == [1, 2]
+    assert harness._common_prefix([[1, 2], [2, 2]]) == []
+    assert harness._common_prefix([[1, 2], [1, 2, 3]]) == [1]  # one token must be left to predict from
+    assert harness._common_prefix([[1, 2, 3]]) == [1, 2]
 
 
 def test_worked_examples_before_every_question_change_no_answer(run, loaded):

@@ -46,26 +46,26 @@ def lines(tmp_path, rows, metric="acc", **items):
 
 def test_lettered_options_lose_their_letters(tmp_path):
     (item,) = build_items(asset(tmp_path, ROWS[:1]), tmp_path)
-    assert ("Q: Question 0?", ("no", "yes, it is"), 0) == (item.prompt, item.options, item.gold)
+    assert (item.prompt, item.options, item.gold) == ("Q: Question 0?", ("no", "yes, it is"), 0)
 
 
 def test_options_in_fields_are_sorted_so_that_ties_favour_no_one(tmp_path):
     rows = [{"q": "1", "good": "b", "bad": "a"}, {"q": "2", "good": "b", "bad": "c"}]
     chosen = asset(tmp_path, rows, items={"options": {"kind": "fields", "right": "good", "wrong": ["bad"]}})
     found = {item.prompt: (item.options, item.gold) for item in build_items(chosen, tmp_path)}
-    assert {"Q: 1": (("a", "b"), 1), "Q: 2": (("b", "c"), 0)} == found
+    assert found == {"Q: 1": (("a", "b"), 1), "Q: 2": (("b", "c"), 0)}
 
 
 def test_only_rows_that_match_are_taken(tmp_path):
     rows = [*ROWS, {**ROWS[0], "q": "hard", "kind": "hard"}]
-    assert ["Q: hard"] == [
-        i.prompt for i in build_items(asset(tmp_path, rows, items={"where": {"kind": "hard"}}), tmp_path)
+    assert [i.prompt for i in build_items(asset(tmp_path, rows, items={"where": {"kind": "hard"}}), tmp_path)] == [
+        "Q: hard"
     ]
 
 
 def test_repeated_documents_are_kept_once_and_counted(tmp_path):
     found = collect(asset(tmp_path, [*ROWS, ROWS[2], ROWS[2]]), tmp_path)
-    assert (6, 8, 2) == (len(found.items), found.n_documents, found.n_duplicates)
+    assert (len(found.items), found.n_documents, found.n_duplicates) == (6, 8, 2)
 
 
 def test_the_subset_depends_on_the_seed_and_on_nothing_else(tmp_path):
@@ -123,7 +123,7 @@ def test_worked_examples_stand_before_every_question_and_are_no_items(tmp_path):
     heads = {item.prompt.rsplit("Q: ", 1)[0] for item in found}
     assert len(heads) == 1
     (head,) = heads
-    assert 2 == head.count("\nA: ")
+    assert head.count("\nA: ") == 2
     assert all(f"Q: {item.question.prompt}\n" not in head for item in found)
 
 
@@ -150,9 +150,9 @@ def test_what_reasoning_gym_does_not_know_is_refused(tmp_path, family, config):
 
 def test_lines_of_a_file_may_be_choices_or_written_answers(tmp_path):
     (item,) = build_items(lines(tmp_path, [{"id": "x", "prompt": "p", "options": ["b", "a"], "gold": 0}]), tmp_path)
-    assert ("x", ("a", "b"), 1) == (item.id, item.options, item.gold)
+    assert (item.id, item.options, item.gold) == ("x", ("a", "b"), 1)
     (item,) = build_items(lines(tmp_path, [{"prompt": "p", "answer": "4", "verifier": "numeric"}], "exact"), tmp_path)
-    assert ("numeric", "4") == (item.question.verifier, item.question.reference_answer)
+    assert (item.question.verifier, item.question.reference_answer) == ("numeric", "4")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from metagdpo.errors import EvidenceError
@@ -25,7 +27,7 @@ def scores(*values):
         ItemScore(
             suite=suite, item_id=item, doc="d" + item, prompt="p" + item, target="t" + item, score=value, answer=""
         )
-        for (suite, item), value in zip((s + (i,) for s in (("birds",), ("fish",)) for i in "12"), values, strict=True)
+        for (suite, item), value in zip(itertools.product(("birds", "fish"), "12"), values, strict=True)
     ]
 
 

@@ -34,8 +34,9 @@ def written(items=None, **changes):
 def test_suites_are_read_in_the_order_of_their_names(tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.yaml").write_text(CHOICE.format(name=name))
-    assert [("a", "choice", "asset:birds"), ("b", "choice", "asset:birds")] == [
-        (suite.name, suite.form, suite.reference) for suite in load_suites(tmp_path)
+    assert [(suite.name, suite.form, suite.reference) for suite in load_suites(tmp_path)] == [
+        ("a", "choice", "asset:birds"),
+        ("b", "choice", "asset:birds"),
     ]
 
 
@@ -79,9 +80,9 @@ def test_settings_that_contradict_each_other_are_refused(changes, items, message
 
 
 def test_an_answer_of_one_line_ends_with_the_line_unless_it_is_a_chat():
-    assert ("\n",) == written().stop
-    assert () == written(chat=True).stop
-    assert () == written({"answer": "boxed"}, chat=True).stop
+    assert written().stop == ("\n",)
+    assert written(chat=True).stop == ()
+    assert written({"answer": "boxed"}, chat=True).stop == ()
 
 
 def test_the_task_digest_follows_what_decides_a_score_and_nothing_else():

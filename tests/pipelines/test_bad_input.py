@@ -1,0 +1,77 @@
+"""Bad input: a clear error with the way out, the right exit code, and nothing lost."""
+
+import shutil
+
+import pytest
+import toy
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A project in which nothing has run but what ingest needs."""
+    return toy.make_project(tmp_path_factory.mktemp("fresh") / "project")
+
+
+@pytest.fixture
+def project(fresh, tmp_path):
+    root = tmp_path / "project"
+    shutil.copytree(fresh, root)
+    return root
+
+
+def test_all_problems_of_params_at_once(project):
+    """An unknown key and a wrong type are both named, with their paths."""
+    toy.set_params(project, "reward: {correct: 1.0, format: 0.5}", "reward: {correct: yes, fromat: 0.5}")
+    toy.set_params(project, "evaluate: {batch_size: 32}", "evaluate: {batch_size: 32}\nevalute: {}")
+    text = toy.run(project, "metagdpo", "check", code=2)
+    for words in ("reward.correct", "reward.fromat", "evalute: no stage has such a section"):
+        assert words in text
+
+
+def test_missing_model_names_the_ways_to_give_one(project):
+    """A model directory that is not there."""
+    toy.set_params(project, "base: {model: tiny,", "base: {model: nowhere,")
+    text = toy.run(project, "python", "-m", "pipelines.assets", code=4)
+    assert "there is no model directory `nowhere`" in text
+    assert "asset:<name>" in text
+    assert "Traceback" not in text
+
+
+def test_malformed_line_is_named(project):
+    """File and line number of a line that is not JSON."""
+    lines = (project / "questions.jsonl").read_text().splitlines()
+    lines[2] = '{"question": "3 + 4 =", "answer"'
+    (project / "questions.jsonl").write_text("\n".join(lines))
+    text = toy.run(project, "python", "-m", "pipelines.ingest", code=3)
+    assert "questions.jsonl" in text
+    assert "line 3" in text
+
+
+def test_empty_pool(project):
+    """No question at all."""
+    (project / "questions.jsonl").write_text("")
+    text = toy.run(project, "python", "-m", "pipelines.ingest", code=3)
+    assert "Traceback" not in text
+    assert "question" in text
+
+
+def test_suite_without_items(project):
+    """A suite whose file is empty is named."""
+    (project / "items/digits.jsonl").write_text("")
+    text = toy.run(project, "python", "-m", "pipelines.suites", code=None)
+    assert "digits" in text
+    assert "Traceback" not in text
+
+
+def test_unreachable_store_stops_before_training_is_paid(project, monkeypatch):
+    """The store is asked before the first step; nothing is trained, and the message says how to go on."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    output = toy.run(project, "dvc", "repro", code=255)
+    assert "train" == toy.executed(output)[-1]
+    assert "StoreError" in output
+    assert "MLFLOW_TRACKING_URI" in output
+    assert not (project / ".work/train").exists()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    rerun = toy.run(project, "dvc", "repro")
+    assert "train" == toy.executed(rerun)[0], "everything before was kept"

@@ -1,0 +1,158 @@
+"""The real `dvc repro`, from questions to a registered version, and everything that may come between."""
+
+import json
+import shutil
+
+import pytest
+import toy
+
+from metagdpo.release import ledger
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory):
+    """A project whose run ended with PROMOTE; tests copy it. Holds the output of the run."""
+    root = toy.make_project(tmp_path_factory.mktemp("toy") / "project")
+    output = toy.run(root, "dvc", "repro")
+    return root, output
+
+
+@pytest.fixture
+def project(promoted, tmp_path):
+    """A copy of the promoted project to do with as a test likes."""
+    root = tmp_path / "project"
+    shutil.copytree(promoted[0], root, symlinks=True)
+    return root
+
+
+def verdict(root):
+    return json.loads((root / "reports/verdict.json").read_text())
+
+
+def versions(root):
+    from metagdpo.lineage.store import open_client
+
+    client = open_client(f"sqlite:///{root / 'mlflow.db'}")
+    found = client.search_model_versions("name = 'toy'")
+    champion = client.get_registered_model("toy").aliases.get("champion")
+    return sorted(int(version.version) for version in found), champion and int(champion)
+
+
+def test_unchanged_skill_is_promoted_to_champion(promoted):
+    """Raw questions end in version 1 with the alias champion, one ledger line and a report with pictures."""
+    root, output = promoted
+    assert "PROMOTE" == verdict(root)["decision"]
+    assert ([1], 1) == versions(root)
+    (entry,) = ledger.read(root / "registry/ledger.jsonl")
+    assert ("registered", 1) == (entry.action, entry.version)
+    assert (root / "reports/report.html").read_text().count("<svg") >= 3
+    for stage in toy.executed(output):
+        assert f"[{stage}] wrote" in output, f"{stage} does not say what it wrote"
+        assert f"[{stage}] next:" in output, f"{stage} does not say what to look at next"
+
+
+def test_explain_prints_the_chain(promoted):
+    """`metagdpo explain` names every link with its count."""
+    text = toy.run(promoted[0], "metagdpo", "explain")
+    for word in (f"{toy.N_QUESTIONS} questions", "MetaKL", "groups", "candidate", "PROMOTE", "version 1"):
+        assert word in text
+
+
+def test_a_second_run_does_nothing_but_the_release_check(project):
+    """Nothing is computed, registered or written again."""
+    before = (project / "registry/ledger.jsonl").read_bytes()
+    assert ["release"] == toy.executed(toy.run(project, "dvc", "repro"))
+    assert before == (project / "registry/ledger.jsonl").read_bytes()
+    assert ([1], 1) == versions(project)
+
+
+def test_a_changed_training_parameter_can_be_refused(project):
+    """A ruinous learning rate reruns train, evaluate (candidate), gate and release only, and ends red with BLOCK."""
+    toy.set_params(project, "learning_rate: 1e-7", "learning_rate: 0.3")
+    output = toy.run(project, "dvc", "repro", code=255)
+    assert ["train", "evaluate_candidate", "gate", "release"] == toy.executed(output)
+    assert "BLOCK" == verdict(project)["decision"]
+    assert ([1], 1) == versions(project), "a refusal must not touch the champion"
+    assert "refused" == ledger.read(project / "registry/ledger.jsonl")[-1].action
+    assert (project / "models/candidate/candidate.json").exists(), "evidence is kept"
+    assert (project / "evaluations/candidate/scores.jsonl").exists()
+    assert "lost" in (project / "reports/report.md").read_text()
+    toy.run(project, "metagdpo", "gate", "check", code=10)
+    toy.run(project, "python", "-m", "pipelines.release", code=10)
+    assert 2 == len(ledger.read(project / "registry/ledger.jsonl")), "the same refusal is recorded once"
+    toy.set_params(project, "learning_rate: 0.3", "learning_rate: 1e-7")
+    back = toy.run(project, "dvc", "repro")
+    assert ([1], 1) == versions(project), "going back finds the release that is there"
+    assert "is cached" in back
+
+
+def test_too_little_evidence_is_inconclusive(project):
+    """A margin that the items cannot show reruns gate and release only; nothing is released, nothing is called lost."""
+    toy.set_policy(project, margin=0.001)
+    output = toy.run(project, "dvc", "repro", code=255)
+    assert ["gate", "release"] == toy.executed(output)
+    assert "INCONCLUSIVE" == verdict(project)["decision"]
+    assert all(finding["items_needed"] for finding in verdict(project)["findings"])
+    toy.run(project, "metagdpo", "gate", "check", code=11)
+    toy.run(project, "python", "-m", "pipelines.release", code=11)
+    assert ([1], 1) == versions(project)
+
+
+def test_kill_in_respond_pays_for_nothing_twice(project):
+    """kill -9 while teachers answer; the rerun ends with the same responses and asks only for what is missing."""
+    expected = (project / "data/responses.jsonl").read_bytes()
+    journal = project / ".work/respond/completions.jsonl"
+    journal.unlink()
+    toy.kill_when(
+        project,
+        ["dvc", "repro", "-f", "-s", "respond"],
+        lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 4,
+    )
+    paid = journal.read_bytes().count(b"\n")
+    assert paid < 2 * toy.N_QUESTIONS
+    toy.run(project, "dvc", "repro")
+    assert expected == (project / "data/responses.jsonl").read_bytes()
+    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()]
+    assert len(keys) == len(set(keys)), "a completion was paid for twice"
+
+
+def test_kill_in_train_ends_with_the_same_weights(project):
+    """kill -9 between two checkpoints; the rerun goes on and ends with bit-identical weights."""
+    expected = (project / "models/candidate/model.safetensors").read_bytes()
+    (work,) = (project / ".work/train").iterdir()
+    shutil.rmtree(work)
+    steps = work / "metrics.jsonl"
+    toy.kill_when(
+        project,
+        ["dvc", "repro", "-f", "-s", "train"],
+        lambda: (work / "checkpoints").exists() and steps.read_bytes().count(b"\n") >= 5,
+    )
+    done = steps.read_bytes().count(b"\n")
+    output = toy.run(project, "dvc", "repro")
+    assert expected == (project / "models/candidate/model.safetensors").read_bytes()
+    assert done < 48, "it was killed in the middle"
+    assert "train" in toy.executed(output)
+    assert ([1], 1) == versions(project)
+
+
+@pytest.mark.parametrize("moment", ["before_version", "after_version"])
+def test_kill_in_release_leaves_one_version_and_one_line(project, moment):
+    """kill -9 in the release; the rerun ends as if nothing had happened."""
+    ledger_path = project / "registry/ledger.jsonl"
+    expected = ledger.read(ledger_path)[0]
+    ledger_path.unlink()
+    for state in ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm"):
+        (project / state).unlink(missing_ok=True)
+    shutil.rmtree(project / "mlartifacts")
+
+    def ready():
+        if moment == "before_version":
+            return (project / "mlartifacts").exists()
+        return (project / ".work/release.lock").exists() and any((project / "mlartifacts").rglob("candidate.json"))
+
+    (project / ".work/release.lock").unlink(missing_ok=True)
+    toy.kill_when(project, ["dvc", "repro"], ready)
+    toy.run(project, "dvc", "repro")
+    (entry,) = ledger.read(ledger_path)
+    assert (expected.verdict, expected.candidate, 1) == (entry.verdict, entry.candidate, entry.version)
+    assert ([1], 1) == versions(project)
