@@ -34,7 +34,10 @@ def make_policy(base: Any, params: TrainParams, *, seed: int) -> Any:
     """
     _without_dropout(base)
     if params.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with warnings.catch_warnings():
+            # The new name (activation_checkpointing_enable) is not in every version that we allow.
+            warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if params.method == "full":
         return base.requires_grad_(True).train()
     from peft import LoraConfig, get_peft_model
