@@ -108,11 +108,15 @@ class _TokenLogProbs(torch.autograd.Function):  # type: ignore[misc]  # torch is
         unit_ND = torch.empty_like(hidden_ND) if ctx.needs_input_grad[0] and not head_learns else None
         for part in _parts(len(target_N), chunk):
             logits_CV = (hidden_ND[part] @ weight_VD.T).to(wide)
-            log_sum_N[part] = logits_CV.logsumexp(-1)
-            log_probs_N[part] = logits_CV.gather(-1, target_N[part, None])[:, 0] - log_sum_N[part]
+            chosen_C = logits_CV.gather(-1, target_N[part, None])[:, 0]
+            peak_C1 = logits_CV.amax(-1, keepdim=True)
+            odds_CV = logits_CV.sub_(peak_C1).exp_()  # in place: one [chunk, V] at a time; softmax = odds / total
+            total_C1 = odds_CV.sum(-1, keepdim=True)
+            log_sum_N[part] = (peak_C1 + total_C1.log())[:, 0]
+            log_probs_N[part] = chosen_C - log_sum_N[part]
             if unit_ND is not None:
-                probs_CV = logits_CV.sub_(log_sum_N[part, None]).exp_().to(weight_VD.dtype)
-                unit_ND[part] = weight_VD[target_N[part]] - probs_CV @ weight_VD
+                mean_CD = (odds_CV.to(weight_VD.dtype) @ weight_VD) / total_C1.to(weight_VD.dtype)
+                unit_ND[part] = weight_VD[target_N[part]] - mean_CD
         ctx.chunk = chunk
         ctx.head_learns = head_learns
         if head_learns:

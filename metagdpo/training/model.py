@@ -8,6 +8,7 @@ import contextlib
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ def make_policy(base: Any, params: TrainParams, *, seed: int) -> Any:
     """
     _without_dropout(base)
     if params.gradient_checkpointing:
-        with warnings.catch_warnings():
-            # The new name (activation_checkpointing_enable) is not in every version that we allow.
-            warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
+        with _old_names():
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if params.method == "full":
         return base.requires_grad_(True).train()
@@ -50,8 +49,7 @@ def make_policy(base: Any, params: TrainParams, *, seed: int) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # asked by peft
+    with torch.random.fork_rng(), _old_names():
         torch.manual_seed(seed)
         return get_peft_model(base, config).train()
 
@@ -108,10 +106,22 @@ def load_candidate(directory: Path, base_directory: Path, dtype: str) -> Any:
 
     base = load_model(base_directory, dtype)
     try:
-        adapted = PeftModel.from_pretrained(base, str(directory), local_files_only=True)
+        with _old_names():
+            adapted = PeftModel.from_pretrained(base, str(directory), local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         raise ModelError(f"the adapter {directory} does not fit {base_directory}: {error}") from error
     return adapted.merge_and_unload().eval()
+
+
+@contextlib.contextmanager
+def _old_names() -> Iterator[None]:
+    """Silence about `gradient_checkpointing`, which newer transformers call `activation_checkpointing`.
+
+    The new names are not in every version that we allow, and peft asks for an old one.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+        yield
 
 
 def _without_dropout(model: Any) -> None:

@@ -118,7 +118,7 @@ def test_a_finished_training_is_not_repeated(trained, tiny_model_dir):
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_killed_and_rerun_ends_with_the_same_bits(tiny_model_dir, tmp_path, method):
-    """Process killed with -9 after step 3 (the checkpoint is at 2), rerun: candidate and metrics as if it had never happened."""
+    """SIGKILL after step 3 (the checkpoint is at 2), rerun: candidate and metrics as if it had never happened."""
     script = [sys.executable, __file__, str(tiny_model_dir)]
     for name, kill_at in (("whole", "never"), ("torn", "3"), ("torn", "never")):
         ended = subprocess.run([*script, str(tmp_path / name), method, kill_at], check=False, capture_output=True)
