@@ -113,7 +113,7 @@ class Measured(Frozen):
     accuracy: float = Field(ge=0, le=1)
     n: int = Field(gt=0)
     seconds: float = Field(gt=0)
-    """Wall time on 2 CPU cores, fp32."""
+    """Wall time; the file says on what machine."""
 
 
 class Suite(Frozen):

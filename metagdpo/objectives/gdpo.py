@@ -88,7 +88,7 @@ class Gdpo(Frozen):
         if self.weight == "literal":
             message = (
                 "weight `literal` (beta / A_i as printed) is blind to the direction of the advantage and raises the "
-                "worst response as much as the best; use it only to reproduce the print (docs: objectives)."
+                "worst response as much as the best; use it only to reproduce the print."
             )
             warnings.warn(message, UserWarning, stacklevel=2)
         return self
