@@ -28,7 +28,7 @@ class SuiteRun(Frozen):
     task: str
     """Digest of the task configuration (prompt form, options, metric, generation settings)."""
     documents: str
-    """Digest of the item file."""
+    """Digest over the items that were used."""
     n_items: int
 
 

@@ -5,6 +5,7 @@ Rewrite with `python tests/docs/parameters.py`; a test fails when the page is st
 
 import ast
 import inspect
+import itertools
 import sys
 import types
 import typing
@@ -23,7 +24,7 @@ def field_docs(kind):
     """Field name -> the string under it in the source of the class."""
     body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body[0].body
     docs = {}
-    for before, after in zip(body, body[1:], strict=False):
+    for before, after in itertools.pairwise(body):
         if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             docs[before.target.id] = " ".join(str(after.value.value).split())
     return docs
@@ -36,7 +37,7 @@ def members(annotation):
     return [found for part in typing.get_args(annotation) for found in members(part)]
 
 
-def spelled(annotation):
+def spelled(annotation):  # noqa: PLR0911  (one line a kind of type)
     """A type as people would say it."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return (
@@ -69,7 +70,7 @@ def table(kind, queue):
             default = "required"
         elif field.default_factory is not None:
             made = field.default_factory()
-            default = "its defaults" if hasattr(made, "model_fields") else f"`{made}`"
+            default = "its defaults" if hasattr(made, "model_dump") else f"`{made}`"
         else:
             default = "its defaults" if hasattr(field.default, "model_dump") else f"`{field.default}`"
         row = (f"`{name}`", spelled(field.annotation), default, docs.get(name, ""))

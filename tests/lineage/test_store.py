@@ -21,7 +21,8 @@ def test_a_password_in_the_address_is_never_shown():
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/nowhere/mlflow.db", "nonsense://x"])
-def test_a_store_that_cannot_be_reached_is_an_error_with_the_way_out(uri, monkeypatch):
+def test_a_store_that_cannot_be_reached_is_an_error_with_the_way_out(uri, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1, raising=False)
     with pytest.raises(StoreError, match="correct MLFLOW_TRACKING_URI") as caught:

@@ -6,16 +6,11 @@ import pytest
 import toy
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
-    """A project in which nothing has run but what ingest needs."""
-    return toy.make_project(tmp_path_factory.mktemp("fresh") / "project")
-
-
 @pytest.fixture
-def project(fresh, tmp_path):
+def project(fresh_project, tmp_path):
+    """A project in which nothing has run yet."""
     root = tmp_path / "project"
-    shutil.copytree(fresh, root)
+    shutil.copytree(fresh_project, root)
     return root
 
 
@@ -61,17 +56,3 @@ def test_suite_without_items(project):
     text = toy.run(project, "python", "-m", "pipelines.suites", code=None)
     assert "digits" in text
     assert "Traceback" not in text
-
-
-def test_unreachable_store_stops_before_training_is_paid(project, monkeypatch):
-    """The store is asked before the first step; nothing is trained, and the message says how to go on."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    output = toy.run(project, "dvc", "repro", code=255)
-    assert "train" == toy.executed(output)[-1]
-    assert "StoreError" in output
-    assert "MLFLOW_TRACKING_URI" in output
-    assert not (project / ".work/train").exists()
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    rerun = toy.run(project, "dvc", "repro")
-    assert "train" == toy.executed(rerun)[0], "everything before was kept"

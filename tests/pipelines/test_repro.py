@@ -1,6 +1,7 @@
 """The real `dvc repro`, from questions to a registered version, and everything that may come between."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,11 +9,14 @@ import toy
 
 from metagdpo.release import ledger
 
+N_STEPS = 48  # 24 groups, 2 a step, 4 epochs
+
 
 @pytest.fixture(scope="module")
-def promoted(tmp_path_factory):
-    """A project whose run ended with PROMOTE; tests copy it. Holds the output of the run."""
-    root = toy.make_project(tmp_path_factory.mktemp("toy") / "project")
+def promoted(fresh_project, tmp_path_factory):
+    """A project whose run ended with PROMOTE, for tests to copy, and the output of the run."""
+    root = tmp_path_factory.mktemp("promoted") / "project"
+    shutil.copytree(fresh_project, root)
     output = toy.run(root, "dvc", "repro")
     return root, output
 
@@ -110,7 +114,8 @@ def test_kill_in_respond_pays_for_nothing_twice(project):
     )
     paid = journal.read_bytes().count(b"\n")
     assert paid < 2 * toy.N_QUESTIONS
-    toy.run(project, "dvc", "repro")
+    # Forced: DVC's own cache would hand back the outputs of the run before, and nothing would be shown.
+    toy.run(project, "dvc", "repro", "-f", "-s", "respond")
     assert expected == (project / "data/responses.jsonl").read_bytes()
     keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()]
     assert len(keys) == len(set(keys)), "a completion was paid for twice"
@@ -127,11 +132,11 @@ def test_kill_in_train_ends_with_the_same_weights(project):
         ["dvc", "repro", "-f", "-s", "train"],
         lambda: (work / "checkpoints").exists() and steps.read_bytes().count(b"\n") >= 5,
     )
-    done = steps.read_bytes().count(b"\n")
-    output = toy.run(project, "dvc", "repro")
+    output = toy.run(project, "dvc", "repro", "-f", "-s", "train")
+    left = int(re.search(r"train:\s+0%.*?\| 0/(\d+)", output)[1])
+    assert 0 < left < N_STEPS, "it went on from a checkpoint"
     assert expected == (project / "models/candidate/model.safetensors").read_bytes()
-    assert done < 48, "it was killed in the middle"
-    assert "train" in toy.executed(output)
+    assert ["release"] == toy.executed(toy.run(project, "dvc", "repro"))
     assert ([1], 1) == versions(project)
 
 
@@ -156,3 +161,25 @@ def test_kill_in_release_leaves_one_version_and_one_line(project, moment):
     (entry,) = ledger.read(ledger_path)
     assert (expected.verdict, expected.candidate, 1) == (entry.verdict, entry.candidate, entry.version)
     assert ([1], 1) == versions(project)
+
+
+def test_unreachable_store_stops_before_training_is_paid(project, monkeypatch):
+    """The store is asked before the first step; nothing is trained, and the message says how to go on."""
+    shutil.rmtree(project / ".work/train")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    output = toy.run(project, "python", "-m", "pipelines.train", code=5)
+    assert "StoreError" in output
+    assert "MLFLOW_TRACKING_URI" in output
+    assert "Traceback" not in output
+    assert not (project / ".work/train").exists()
+
+
+def test_a_deleted_store_is_written_again_from_files(project):
+    """MLflow's state is gone, the files are there: `dvc repro` restores the run, the version and the alias."""
+    for state in project.glob("mlflow.db*"):
+        state.unlink()
+    shutil.rmtree(project / "mlartifacts")
+    assert ["release"] == toy.executed(toy.run(project, "dvc", "repro"))
+    assert ([1], 1) == versions(project)
+    assert 1 == len(ledger.read(project / "registry/ledger.jsonl"))

@@ -1,8 +1,8 @@
 """A whole project in a temporary git repository: real `dvc repro`, a two-layer random model, recorded teachers.
 
-The suites' right answers are what the tiny base itself prefers, by a clear distance: the base is then right on every item, so that
-a candidate that moved little keeps its skill and one that moved far loses it. Nothing else is made easier than in the
-real job.
+The suites' right answers are what the tiny base itself prefers, by a clear distance: the base is then right on nearly
+every item, so that a candidate that moved little keeps its skill and one that moved far loses it. Nothing else is made
+easier than in the real job.
 """
 
 import json
@@ -96,7 +96,7 @@ class Fake:
     def __init__(self, reply: Callable) -> None:
         self._reply = reply
 
-    def complete(self, requests, sampling):
+    def complete(self, requests, _sampling):
         """Answer every request."""
         from metagdpo.models.port import Completion
 
