@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# A named parameter set out of params.d/, or `default`: make repro SET=smoke
-SET ?= default
+# A named parameter set out of params.d/, or `default`; without it params.yaml is used as it is: make repro SET=smoke
+SET ?=
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY)  ## create .venv with the pinned set
 
 repro: $(READY)  ## set up, then run the main job (SET=smoke, SET=sft-high-lr, ...)
-	metagdpo use $(SET)
+	$(if $(SET),metagdpo use $(SET))
 	metagdpo check
 	dvc repro
 

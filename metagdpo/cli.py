@@ -122,9 +122,12 @@ def ui(port: int) -> None:
     import os
     import sys
 
-    from metagdpo.lineage.store import tracking_uri
+    from metagdpo.lineage.store import shown, tracking_uri
 
-    print(f"MLflow UI on http://127.0.0.1:{port} - runs, datasets and registered models of {tracking_uri()}")
+    if tracking_uri().startswith(("http://", "https://")):
+        print(f"MLflow's server is at {shown(tracking_uri())} (MLFLOW_TRACKING_URI): open that address.")
+        return
+    print(f"MLflow UI on http://127.0.0.1:{port} - runs, datasets and registered models of {shown(tracking_uri())}")
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     words = [
         "server",

@@ -1,6 +1,7 @@
 """What people see while they wait: one bar for long work, one closing line for each stage."""
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from metagdpo.errors import MetagdpoError
@@ -21,9 +22,23 @@ def done(stage: str, wrote: str, look_next: str) -> None:
 
 
 def run_stage(stage: str, main: Callable[[], None]) -> None:
-    """Run a stage; an expected error becomes one message and its exit code, without a traceback."""
+    """Run a stage; an expected error becomes one message and its exit code, without a traceback.
+
+    A killed `dvc repro` may leave its stage running; the rerun waits for it here instead of working beside it.
+    """
+    import filelock
+
+    work = Path(".work")
+    work.mkdir(exist_ok=True)
+    lock = filelock.FileLock(work / f"{stage}.running")
     try:
-        main()
+        try:
+            held = lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"[{stage}] waiting: this stage is still running in another process", flush=True)
+            held = lock.acquire()
+        with held:
+            main()
     except MetagdpoError as error:
         print(f"[{stage}] {type(error).__name__}: {error}", flush=True)
         raise SystemExit(error.exit_code) from None

@@ -96,7 +96,7 @@ def evaluate(
         return models[0]
 
     scores: list[ItemScore] = []
-    runs, seconds = [], {}
+    runs = []
     for suite in suites:
         asked = _read_items(suite, items / f"{suite.name}.jsonl", max_items)
         documents = digest_json([digest_record(item) for item in asked])
@@ -106,14 +106,12 @@ def evaluate(
         )
         scores += result.scores
         runs.append(run)
-        seconds[suite.name] = round(result.seconds, 1)
     manifest = EvaluationManifest(
         model=identity,
         suites=tuple(runs),
         harness=harness_version(),
         dtype=dtype,
         batch_size=batch_size,
-        seconds=seconds,
     )
     return scores, manifest
 
@@ -160,6 +158,7 @@ def _kept_or_computed(
     start = time.perf_counter()
     scores = tuple(_scores(suite, items, lm))
     result = SuiteResult(key=key, seconds=time.perf_counter() - start, scores=scores)
+    print(f"{suite.name}: {len(items)} items in {result.seconds:.0f} s", flush=True)
     write_record(path, result)
     return result
 

@@ -41,5 +41,3 @@ class EvaluationManifest(Frozen):
     """`lm-eval <version>`."""
     dtype: str
     batch_size: int
-    seconds: dict[str, float]
-    """Wall time per suite; informative, never compared."""

@@ -129,11 +129,10 @@ def train(
         optimiser.zero_grad(set_to_none=True)
 
         values["learning_rate"] = rate
-        values["tokens_per_second"] = n_tokens / (time.perf_counter() - started)
-        values["peak_memory_gb"] = peak_memory_gb()
-        history.append(TrainingStep(step=step, values=values))
+        speed = {"tokens_per_second": n_tokens / (time.perf_counter() - started), "peak_memory_gb": peak_memory_gb()}
+        history.append(TrainingStep(step=step, values=values, speed=speed))
         append_jsonl(work / "metrics.jsonl", history[-1:])
-        log(step, values)
+        log(step, values | speed)
         if (step + 1) % params.checkpoint_every == 0 or step + 1 == n_steps:
             save_checkpoint(work / "checkpoints", step + 1, run_key, model, optimiser)
     return TrainResult(

@@ -18,7 +18,7 @@ CANDIDATE = Candidate(
 
 def manifest(model, **changes):
     runs = tuple(SuiteRun(suite=name, task="task", documents="documents", n_items=2) for name in ("birds", "fish"))
-    known = {"model": model, "suites": runs, "harness": "lm-eval 0", "dtype": "float32", "batch_size": 8, "seconds": {}}
+    known = {"model": model, "suites": runs, "harness": "lm-eval 0", "dtype": "float32", "batch_size": 8}
     return EvaluationManifest(**{**known, **changes})
 
 
