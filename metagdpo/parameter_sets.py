@@ -42,7 +42,7 @@ def use(name: str, root: Path, *, discard: bool = False) -> list[str]:
         raise ConfigError(f"there is no parameter set `{name}`; there are {', '.join(available(root))}.{hint}")
     path = root / "params.yaml"
     current = load_yaml(path)
-    if not discard and not any(_equal(current, _rendered(other, root)) for other in available(root)):
+    if not discard and not any(_is(current, other, root) for other in available(root)):
         message = (
             "params.yaml has edits that are neither committed nor a named set, and they would be lost. "
             "Commit them (then they are the default), move them to params.d/, or add --discard."
@@ -101,7 +101,14 @@ def _committed(root: Path) -> str:
     return shown.stdout
 
 
-def _equal(document: Any, text: str) -> bool:
+def _is(document: Any, name: str, root: Path) -> bool:
+    """Whether a document says what a set says; a set that is broken itself says nothing."""
+    try:
+        text = _rendered(name, root)
+    except ConfigError:
+        if name == DEFAULT:
+            raise
+        return False
     return bool(YAML(typ="safe", pure=True).load(text) == document)
 
 
