@@ -80,6 +80,8 @@ def _rendered(name: str, root: Path) -> str:
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.preserve_quotes = True
+    # Without this, every `null` of the file would turn into nothing.
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     document = yaml.load(committed)
     overlay(document, load_yaml(root / "params.d" / f"{name}.yaml") or {}, f"params.d/{name}.yaml")
     stream = io.StringIO()

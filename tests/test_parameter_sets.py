@@ -12,6 +12,7 @@ PARAMS = """# a comment to keep
 train:
   objective: {kind: gdpo, beta: 0.1}
   learning_rate: 5e-4  # why
+  stop: null
 """
 
 
