@@ -62,6 +62,8 @@ def main() -> None:
         print(f"[release] {verdict.decision}: `dvc repro` ends red on purpose; all evidence is kept.")
         raise refusal from None
     print(f"[release] {outcome.text}")
+    if outcome.action == "unchanged":
+        return
     done(
         "release",
         f"version {outcome.version} of `{base.experiment}` (champion: {outcome.champion}) and the ledger",
