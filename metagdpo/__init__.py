@@ -1,3 +1,1 @@
 """Continual fine-tuning with MetaGDPO, a forgetting gate and verified releases."""
-
-__version__ = "0.1.0"

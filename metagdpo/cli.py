@@ -5,7 +5,6 @@ from typing import Any, NoReturn
 
 import click
 
-from metagdpo import __version__
 from metagdpo.errors import MetagdpoError
 
 
@@ -21,7 +20,7 @@ class Group(click.Group):
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="metagdpo")
+@click.version_option(package_name="metagdpo")
 def main() -> None:
     """Continual fine-tuning with MetaGDPO, a forgetting gate and verified releases.
 
