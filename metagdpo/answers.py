@@ -1,6 +1,8 @@
 """The answer contract: how a final answer is asked for, found in a text, and verified.
 
-Probe, teachers, rewards and target suites all use this one contract, so that they measure the same thing.
+Probe, teachers, rewards and target suites all use this one contract. Mastery and reward ask whether an answer is right
+(`correctness`), in a box or not: a model that was never shown the box still knows what it knows, and the form is
+rewarded by itself. A target suite asks for both at once (`verify`).
 """
 
 import functools
@@ -44,8 +46,29 @@ def is_well_formed(text: str) -> bool:
     return len(answers) == 1 and answers[0] != ""
 
 
+def stated_answer(question: Question, text: str) -> str | None:
+    """The answer that a text ends with: its last box, or, where the reference answer is a number, its last number."""
+    answers = final_answers(text)
+    if answers:
+        return answers[-1]
+    if not _NUMBER.fullmatch(question.reference_answer.strip()):
+        return None
+    numbers = _NUMBER.findall(text)
+    return numbers[-1].rstrip(",") if numbers else None
+
+
+def correctness(question: Question, text: str) -> float:
+    """Score in 0..1 of the answer that a text ends with, in a box or not; 0 when it has none.
+
+    Raises:
+        DataError: The question names a verifier that does not exist.
+    """
+    answer = stated_answer(question, text)
+    return 0.0 if answer is None else score_answer(question, answer)
+
+
 def verify(question: Question, text: str) -> float:
-    """Score a model's text in 0..1 by its last final answer; 0 when it has none.
+    """Score a model's text in 0..1 by its last boxed answer; 0 when it has none.
 
     Raises:
         DataError: The question names a verifier that does not exist.

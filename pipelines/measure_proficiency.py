@@ -3,7 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
-from metagdpo.answers import verify
+from metagdpo.answers import correctness
 from metagdpo.knowledge.proficiency import measure
 from metagdpo.progress import done, run_stage
 from metagdpo.records.knowledge import KnowledgeUnit
@@ -17,7 +17,7 @@ def main() -> None:
     questions = {question.id: question for question in read_jsonl(Path("data/questions.jsonl"), Question)}
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     for answer in read_jsonl(Path("data/probe.jsonl"), ProbeAnswer):
-        scores[answer.model][answer.question_id] = verify(questions[answer.question_id], answer.text)
+        scores[answer.model][answer.question_id] = correctness(questions[answer.question_id], answer.text)
     profile = measure(list(read_jsonl(Path("data/knowledge.jsonl"), KnowledgeUnit)), scores)
     write_record(Path("data/proficiency.json"), profile)
     mean = sum(question.average for question in profile.questions) / len(profile.questions)

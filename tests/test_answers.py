@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metagdpo.answers import INSTRUCTION, ask, boxed, final_answers, is_well_formed, score_answer, verify
+from metagdpo.answers import INSTRUCTION, ask, boxed, correctness, final_answers, is_well_formed, score_answer, verify
 from metagdpo.errors import DataError
 from metagdpo.records.question import Question
 
@@ -47,6 +47,27 @@ def test_well_formed_is_exactly_one_answer(text, expected):
 def test_the_last_answer_counts():
     assert 1.0 == verify(question("4"), f"{boxed('3')}, no, {boxed('4')}")
     assert 0.0 == verify(question("4"), "it is 4")
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "expected"),
+    [
+        ("4", "3 + 1 = 4.", 1.0),
+        ("1200", "so it is 1,200, as I said", 1.0),
+        ("4", f"4, that is {boxed('5')}", 0.0),
+        ("4", "four", 0.0),
+        ("-2", "the result is -2", 1.0),
+    ],
+)
+def test_a_right_answer_is_right_without_a_box(reference, text, expected):
+    """A box counts first; without one, a number's answer is the last number of the text."""
+    assert expected == correctness(question(reference), text)
+
+
+def test_words_are_not_guessed_from_free_text():
+    """Only numbers can be found in a text without doubt."""
+    assert 0.0 == correctness(question("Paris", "exact"), "It is Paris")
+    assert 1.0 == correctness(question("Paris", "exact"), boxed("Paris"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ class ScoredResponse(Frozen):
     text: str
     finish_reason: str
     correct: float
-    """Verifier score in 0..1; 0 when no final answer was found."""
+    """Verifier score in 0..1 of the answer that the text ends with, in a box or not; 0 when it has none."""
     well_formed: bool
     """The answer ended and holds exactly one final answer in the asked form."""
     reward: float

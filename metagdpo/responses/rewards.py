@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field, JsonValue, model_validator
 
-from metagdpo.answers import ask, is_well_formed, verify
+from metagdpo.answers import ask, correctness, is_well_formed
 from metagdpo.errors import DataError
 from metagdpo.records.group import ResponseGroup, ScoredResponse
 from metagdpo.records.question import Question
@@ -54,7 +54,7 @@ def score_group(
             f"{len(strangers)} of other questions). Run `dvc repro -f respond`."
         )
         raise DataError(message)
-    correct = [verify(question, response.text) for response in responses]
+    correct = [correctness(question, response.text) for response in responses]
     formed = [response.finish_reason == "stop" and is_well_formed(response.text) for response in responses]
     rewards = [params.correct * c + params.format * f for c, f in zip(correct, formed, strict=True)]
     degenerate = len(set(rewards)) == 1
