@@ -105,7 +105,7 @@ def test_training_orders_the_responses(trained):
 def test_every_step_is_in_the_file_and_was_logged(trained):
     result, work, logged = trained
     assert list(read_jsonl(work / "metrics.jsonl", TrainingStep)) == list(result.metrics)
-    assert logged == [(step.step, step.values) for step in result.metrics]
+    assert logged == [(step.step, step.values | step.speed) for step in result.metrics]
 
 
 def test_a_finished_training_is_not_repeated(trained, tiny_model_dir):
