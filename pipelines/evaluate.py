@@ -16,13 +16,13 @@ from metagdpo.params import BaseParams
 from metagdpo.progress import done, run_stage
 from metagdpo.records.drift import DriftSample
 from metagdpo.records.model_identity import ModelIdentity
-from metagdpo.records.reference import ReferenceIdentity, ReferenceLogProb
+from metagdpo.records.reference import ReferenceLogProb
 from metagdpo.records.sample import ContextFreeSample
-from metagdpo.schema import digest_file, read_jsonl, read_record, write_jsonl, write_record
+from metagdpo.schema import read_jsonl, read_record, write_jsonl, write_record
 from metagdpo.training.candidate import read_manifest
 from metagdpo.training.collate import context_free_sequences
 from metagdpo.training.model import load_candidate
-from metagdpo.training.reference import reference_log_probs
+from metagdpo.training.reference import bound_to, reference_log_probs
 from metagdpo.training.settings import SequenceParams
 
 CANDIDATE = Path("models/candidate")
@@ -73,17 +73,10 @@ def _drift(model: Any, identity: ModelIdentity, base: BaseParams, settings: Sequ
     """KL(base || candidate) on the held-out context-free samples; the base's side was computed in `reference`."""
     samples = list(read_jsonl(HELD_OUT, ContextFreeSample))
     before = {row.key: row for row in read_jsonl(Path("data/reference.jsonl"), ReferenceLogProb)}
-    bound_to = ReferenceIdentity(
-        weights=identity.adapter or identity.weights,
-        tokenizer=identity.tokenizer,
-        chat_template=identity.chat_template,
-        groups="",
-        context_free=digest_file(HELD_OUT),
-        dtype=base.dtype,
-    )
+    validity = bound_to(identity, base.dtype, groups=None, context_free=HELD_OUT)
     after = list(
         reference_log_probs(
-            model, list(context_free_sequences(samples)), settings, journal=Path(".work/drift"), identity=bound_to
+            model, list(context_free_sequences(samples)), settings, journal=Path(".work/drift"), identity=validity
         )
     )
     drift = estimate_drift(

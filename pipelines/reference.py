@@ -8,11 +8,10 @@ from metagdpo.params import BaseParams
 from metagdpo.progress import done, run_stage
 from metagdpo.records.group import ResponseGroup
 from metagdpo.records.model_identity import ModelIdentity
-from metagdpo.records.reference import ReferenceIdentity
 from metagdpo.records.sample import ContextFreeSample
-from metagdpo.schema import digest_file, read_jsonl, read_record, write_jsonl, write_record
+from metagdpo.schema import read_jsonl, read_record, write_jsonl, write_record
 from metagdpo.training.collate import context_free_sequences, group_sequences
-from metagdpo.training.reference import reference_log_probs
+from metagdpo.training.reference import bound_to, reference_log_probs
 from metagdpo.training.settings import SequenceParams
 
 GROUPS = Path("data/groups.jsonl")
@@ -31,18 +30,11 @@ def main() -> None:
         *group_sequences(tokenizer, read_jsonl(GROUPS, ResponseGroup), settings),
         *context_free_sequences(read_jsonl(HELD_OUT, ContextFreeSample)),
     ]
-    bound_to = ReferenceIdentity(
-        weights=identity.weights,
-        tokenizer=identity.tokenizer,
-        chat_template=identity.chat_template,
-        groups=digest_file(GROUPS),
-        context_free=digest_file(HELD_OUT),
-        dtype=base.dtype,
-    )
+    validity = bound_to(identity, base.dtype, groups=GROUPS, context_free=HELD_OUT)
     model = load_model(directory, base.dtype)
-    values = reference_log_probs(model, sequences, settings, journal=Path(".work/reference"), identity=bound_to)
+    values = reference_log_probs(model, sequences, settings, journal=Path(".work/reference"), identity=validity)
     count = write_jsonl(Path("data/reference.jsonl"), values)
-    write_record(Path("data/reference.json"), bound_to)
+    write_record(Path("data/reference.json"), validity)
     done("reference", f"{count} log-probabilities to data/reference.jsonl", "train uses them; no second forward, ever")
 
 

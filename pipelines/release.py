@@ -63,6 +63,7 @@ def main() -> None:
         raise refusal from None
     print(f"[release] {outcome.text}")
     if outcome.action == "unchanged":
+        print("[release] next: `make ui` shows it")
         return
     done(
         "release",

@@ -12,13 +12,12 @@ from metagdpo.params import BaseParams
 from metagdpo.progress import done, run_stage
 from metagdpo.records.group import ResponseGroup
 from metagdpo.records.model_identity import ModelIdentity
-from metagdpo.records.reference import ReferenceIdentity
 from metagdpo.records.sample import ContextFreeSample
 from metagdpo.schema import digest_file, read_jsonl, read_record, write_jsonl
 from metagdpo.training.candidate import run_key, write_manifest
 from metagdpo.training.loop import train
 from metagdpo.training.model import save_candidate
-from metagdpo.training.reference import load_reference
+from metagdpo.training.reference import bound_to, load_reference
 from metagdpo.training.settings import SequenceParams, TrainParams
 from metagdpo.training.tracking import RunLog, run_facts
 
@@ -39,15 +38,7 @@ def main() -> None:
     directory = locate(base.model)
     verify(identity, directory)
     references = load_reference(
-        Path(REFERENCE),
-        ReferenceIdentity(
-            weights=identity.weights,
-            tokenizer=identity.tokenizer,
-            chat_template=identity.chat_template,
-            groups=digest_file(Path(GROUPS)),
-            context_free=digest_file(Path(HELD_OUT)),
-            dtype=base.dtype,
-        ),
+        Path(REFERENCE), bound_to(identity, base.dtype, groups=Path(GROUPS), context_free=Path(HELD_OUT))
     )
     sections: dict[str, JsonValue] = {
         name: section.model_dump(mode="json")

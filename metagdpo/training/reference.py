@@ -12,13 +12,33 @@ from torch import Tensor
 
 from metagdpo.errors import DataError, EvidenceError
 from metagdpo.progress import bar
+from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.reference import ReferenceIdentity, ReferenceLogProb
-from metagdpo.schema import append_jsonl, digest_json, read_journal, read_jsonl, read_record
+from metagdpo.schema import append_jsonl, digest_file, digest_json, read_journal, read_jsonl, read_record
 from metagdpo.training.collate import TokenSequence, make_batch, make_rows, pack
 from metagdpo.training.logprobs import can_share_prompts, check_model, sequence_log_probs
 from metagdpo.training.settings import SequenceParams
 
 AGAIN = "Run `dvc repro -f reference` to compute them again."
+
+
+def bound_to(model: ModelIdentity, dtype: str, *, groups: Path | None, context_free: Path) -> ReferenceIdentity:
+    """What log-probabilities of these texts under this model are valid for.
+
+    Args:
+        model: The base, or a candidate whose drift is measured.
+        dtype: Of the weights as loaded.
+        groups: groups.jsonl; None where only context-free samples are scored.
+        context_free: The held-out samples.
+    """
+    return ReferenceIdentity(
+        weights=model.adapter or model.weights,
+        tokenizer=model.tokenizer,
+        chat_template=model.chat_template,
+        groups="" if groups is None else digest_file(groups),
+        context_free=digest_file(context_free),
+        dtype=dtype,
+    )
 
 
 def reference_log_probs(

@@ -65,7 +65,9 @@ def test_explain_prints_the_chain(promoted):
 def test_a_second_run_does_nothing_but_the_release_check(project):
     """Nothing is computed, registered or written again."""
     before = (project / "registry/ledger.jsonl").read_bytes()
-    assert ["release"] == toy.executed(toy.run(project, "dvc", "repro"))
+    output = toy.run(project, "dvc", "repro")
+    assert ["release"] == toy.executed(output)
+    assert "[release] next:" in output
     assert before == (project / "registry/ledger.jsonl").read_bytes()
     assert ([1], 1) == versions(project)
 
