@@ -2,8 +2,9 @@
 
 The printed GDPO weight beta / A_i is signed, and that makes the loss blind to the advantage: with g_i = w_i h_i (h_i =
 link derivatives of the pairs that i wins minus those that it loses, so sum h_i = 0), sum g_i A_i = beta sum h_i = 0 at
-every theta. It also raises the worst response about as much as the best, and explodes near A_i = 0. Hence the default
-`abs` with a clamp; `literal` stays selectable to reproduce the print. The proofs run in tests/objectives/test_gdpo.py.
+every theta, as long as no response sits exactly at the mean, where the formula is undefined. It also raises the worst
+response about as much as the best, and explodes near A_i = 0. Hence the default `abs` with a clamp; `literal` stays
+selectable to reproduce the print. The proofs run in tests/objectives/test_gdpo.py.
 
 Home of: Eq. 3 (MetaGDPO, arXiv 2511.12113: the group-relative advantage)
 """

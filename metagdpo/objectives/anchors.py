@@ -1,9 +1,63 @@
 """Terms that hold the model near its base, added to any objective.
 
-Home of: CFS loss (arXiv 2505.13811: E over x ~ p_0 of -log p_theta(x), which is KL(p_0 || p_theta) up to a constant)
+    loss = objective + sum over anchors of weight * anchor
+
+All three pull back along the same geometry: near the base, with d = theta - theta_0 and F its Fisher matrix,
+`context_free` and `kl` are 1/2 d^T F d to second order (plus a constant), and `l2_sp` is that with F = 1.
+
+Home of: CFS loss (arXiv 2505.13811: E over x ~ p_0 of -log p_theta(x), which is KL(p_0 || p_theta) up to a constant),
+L2-SP (arXiv 1802.01483: 1/2 ||theta - theta_0||^2, and its low-rank form)
 """
 
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
 from torch import Tensor
+
+from metagdpo.schema import Frozen
+
+
+class ContextFree(Frozen):
+    """CFS: negative log-likelihood of text that the base wrote from its start symbol alone."""
+
+    kind: Literal["context_free"] = "context_free"
+    weight: float = Field(gt=0)
+    """Coefficient of nats a token."""
+    per_step: int = Field(gt=0)
+    """Context-free samples in every step."""
+
+
+class KlToBase(Frozen):
+    """KL(base || candidate) of the next token, over the whole vocabulary, at every token of given texts.
+
+    The base stands first, as in learning without forgetting (arXiv 1606.09282): what the base finds likely must stay
+    likely. The reverse would let the candidate drop abilities that it does not use on these texts. It is also what CFS
+    estimates: given the text so far, the CFS gradient in expectation over the base's next token is this one's, without
+    the noise of having drawn a single token. It costs one forward pass of the base on all texts, before the first step.
+    """
+
+    kind: Literal["kl"] = "kl"
+    weight: float = Field(gt=0)
+    """Coefficient of nats a token."""
+    per_step: int = Field(gt=0)
+    """Texts in every step."""
+    texts: Literal["context_free", "groups"] = "groups"
+    """`groups`: responses of the training groups after their prompts; `context_free`: the base's own samples."""
+
+
+class L2Sp(Frozen):
+    """L2-SP: half the squared distance of the learning parameters from where they started; needs no text."""
+
+    kind: Literal["l2_sp"] = "l2_sp"
+    weight: float = Field(gt=0)
+    """Per squared unit of parameter, summed and not averaged over parameters: adds weight * (theta - theta_0) to the
+    gradient whatever the size of the model."""
+
+
+Anchor = Annotated[ContextFree | KlToBase | L2Sp, Field(discriminator="kind")]
+"""What to protect with; the numbers come from `context_free_nll`, `kl_to_base` and `l2_sp`."""
 
 
 def context_free_nll(log_probs_S: Tensor, lengths_S: Tensor) -> Tensor:
@@ -17,3 +71,43 @@ def context_free_nll(log_probs_S: Tensor, lengths_S: Tensor) -> Tensor:
         lengths_S: Scored tokens of each sample.
     """
     return -log_probs_S.sum() / lengths_S.sum().clamp(min=1)
+
+
+def kl_to_base(divergences_S: Tensor, lengths_S: Tensor) -> Tensor:
+    """KL(base || candidate) a token, nats: the mean over the tokens of all texts.
+
+    Args:
+        divergences_S: Divergence of each text, summed over its tokens, nats (`training.divergence.token_kl`).
+        lengths_S: Tokens of each text that were compared.
+    """
+    return divergences_S.sum() / lengths_S.sum().clamp(min=1)
+
+
+def l2_sp(deltas: Iterable[Tensor]) -> Tensor:
+    """1/2 ||theta - theta_0||^2 over all parameters, in at least float32.
+
+    Args:
+        deltas: theta - theta_0 of each parameter, of any shapes.
+    """
+    total = torch.zeros(())
+    for delta in deltas:
+        total = total + delta.to(torch.promote_types(delta.dtype, torch.float32)).square().sum()
+    return total / 2
+
+
+def low_rank_square(a_RD: Tensor, b_OR: Tensor, scale: float) -> Tensor:
+    """||s B A||^2 (Frobenius) of a LoRA update, without ever making B A; half of it belongs to `l2_sp`.
+
+    ||B A||^2 = tr(A^T B^T B A) = tr(B^T B A A^T) = sum over the two [R, R] Gram matrices, entry by entry.
+
+    Args:
+        a_RD: The adapter's A, rank R by inputs D.
+        b_OR: The adapter's B, outputs O by rank R.
+        scale: s, the factor in front of B A: alpha / r in LoRA.
+
+    Returns:
+        Scalar, in at least float32.
+    """
+    wide = torch.promote_types(a_RD.dtype, torch.float32)
+    a_RD, b_OR = a_RD.to(wide), b_OR.to(wide)
+    return scale**2 * ((b_OR.T @ b_OR) * (a_RD @ a_RD.T)).sum()

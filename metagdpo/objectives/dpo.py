@@ -3,9 +3,10 @@
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from metagdpo.objectives.gdpo import pairs, tied_pairs
+from metagdpo.objectives.gdpo import pair_coupling, pairs, tied_pairs
 from metagdpo.objectives.scores import GroupLoss, GroupScores, no_preference
 from metagdpo.schema import Frozen
 
@@ -28,3 +29,15 @@ class Dpo(Frozen):
         margins_P = self.beta * (scores.log_ratios_G[winners_P] - scores.log_ratios_G[losers_P])
         value = -(shares_P * logsigmoid(margins_P)).sum()  # DPO, Eq. 7
         return GroupLoss(value=value, n_pairs=len(winners_P), n_skipped=n_tied)
+
+    def coupling(self, rewards_G: Tensor) -> Tensor:
+        """The responses that meet in a pair.
+
+        Args:
+            rewards_G: Rewards [G].
+
+        Returns:
+            bool [G, G]; with `best_worst` everything between best and worst is False.
+        """
+        winners_P, losers_P, _ = pairs(rewards_G, self.pairs)
+        return pair_coupling(winners_P, losers_P, len(rewards_G))

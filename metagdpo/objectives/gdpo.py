@@ -7,6 +7,7 @@ w_i = w_j. Two other methods are called GDPO as well: this is the Group Direct P
 Home of: Eq. 12 (MetaGDPO, all pairs), Eq. 13 (MetaGDPO appendix D.3, adjacent pairs)
 """
 
+import functools
 import warnings
 from typing import Literal
 
@@ -61,6 +62,23 @@ def tied_pairs(rewards_G: Tensor) -> int:
     return int((members * (members - 1) // 2).sum())
 
 
+def pair_coupling(winners_P: Tensor, losers_P: Tensor, size: int) -> Tensor:
+    """Which responses meet in a pair, symmetric; the diagonal marks those that are in any.
+
+    Args:
+        winners_P: Index of the better response of each pair.
+        losers_P: Index of the worse one.
+        size: Responses of the group.
+
+    Returns:
+        bool [G, G].
+    """
+    meet_GG = torch.zeros(size, size, dtype=torch.bool, device=winners_P.device)
+    meet_GG[winners_P, losers_P] = True
+    meet_GG |= meet_GG.T.clone()
+    return meet_GG | meet_GG.any(-1).diag()
+
+
 def linked(margins_P: Tensor, link: Literal["sigmoid", "logsigmoid"]) -> Tensor:
     """The link of each margin: sigma (paper; bounded, saturates) or log sigma (DPO; keeps pulling on wrong pairs)."""
     return margins_P.sigmoid() if link == "sigmoid" else logsigmoid(margins_P)
@@ -86,11 +104,7 @@ class Gdpo(Frozen):
     @model_validator(mode="after")
     def _warn_literal(self) -> "Gdpo":
         if self.weight == "literal":
-            message = (
-                "weight `literal` (beta / A_i as printed) is blind to the direction of the advantage and raises the "
-                "worst response as much as the best; use it only to reproduce the print."
-            )
-            warnings.warn(message, UserWarning, stacklevel=2)
+            _warn_of_literal()
         return self
 
     def loss(self, scores: GroupScores) -> GroupLoss:
@@ -108,3 +122,31 @@ class Gdpo(Frozen):
         if self.nll > 0:
             value = value + self.nll * best_nll(scores)
         return GroupLoss(value=value, n_pairs=len(winners_P), n_skipped=n_tied)
+
+    def coupling(self, rewards_G: Tensor) -> Tensor:
+        """The responses that meet in a pair; the NLL is linear, so it adds only the diagonal of the best.
+
+        Args:
+            rewards_G: Rewards [G].
+
+        Returns:
+            bool [G, G]; `adjacent` without ties is a chain, with 2 (G - 1) entries beside the diagonal.
+        """
+        winners_P, losers_P, _ = pairs(rewards_G, self.pairs)
+        meet_GG = pair_coupling(winners_P, losers_P, len(rewards_G))
+        if len(winners_P) == 0:
+            return meet_GG
+        weights_G = weights(advantages(rewards_G, self.advantage), self.weight, clamp=self.clamp, beta=self.beta)
+        heard_G = weights_G != 0  # `literal` gives a response at the mean no weight: no margin depends on it
+        coupled_GG = meet_GG & heard_G[:, None] & heard_G[None, :]
+        return coupled_GG | (rewards_G == rewards_G.max()).diag() if self.nll > 0 else coupled_GG
+
+
+@functools.cache
+def _warn_of_literal() -> None:
+    """Warn once a process: parameters are validated in several places, and a user needs to be told once."""
+    message = (
+        "weight `literal` (beta / A_i as printed) is blind to the direction of the advantage and raises the worst "
+        "response as much as the best; use it only to reproduce the print."
+    )
+    warnings.warn(message, UserWarning, stacklevel=2)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from metagdpo.objectives.advantages import advantages
 from metagdpo.objectives.scores import GroupLoss, GroupScores, no_preference
@@ -24,3 +25,14 @@ class Gvpo(Frozen):
         error_G = implied_G - implied_G.mean() - advantages(scores.rewards_G, "centred")
         value = 0.5 * (error_G**2).sum() / (len(error_G) - 1)
         return GroupLoss(value=value, n_pairs=0, n_skipped=0)
+
+    def coupling(self, rewards_G: Tensor) -> Tensor:
+        """Every response with every other, through the group's mean; nothing for a degenerate group.
+
+        Args:
+            rewards_G: Rewards [G].
+
+        Returns:
+            bool [G, G].
+        """
+        return (rewards_G.max() != rewards_G.min()).expand(len(rewards_G), len(rewards_G)).clone()

@@ -32,7 +32,7 @@ def log_ratio_means(scores: GroupScores) -> dict[str, float]:
 def advantage_alignment(gradient_G: Tensor, rewards_G: Tensor) -> float:
     """Sum of A_i dL_i for a small step down the loss, in log-probability space; positive moves along the advantage.
 
-    0 for the literal weights, whatever the data.
+    With literal weights 0 at every theta, unless a response sits exactly at the mean or there is an NLL term.
 
     Args:
         gradient_G: Derivative of the group's loss by each log-probability.

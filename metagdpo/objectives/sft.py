@@ -24,3 +24,15 @@ class Sft(Frozen):
         if scores.degenerate:
             return no_preference(scores, 0)
         return GroupLoss(value=best_nll(scores), n_pairs=0, n_skipped=0)
+
+    def coupling(self, rewards_G: Tensor) -> Tensor:
+        """The diagonal of the best responses: the loss is linear in their log-probabilities, and blind to the others.
+
+        Args:
+            rewards_G: Rewards [G].
+
+        Returns:
+            bool [G, G].
+        """
+        best_G = (rewards_G == rewards_G.max()) & (rewards_G.max() != rewards_G.min())
+        return best_G.diag()
