@@ -1,5 +1,8 @@
 """What people see while they wait: one bar for long work, one closing line for each stage."""
 
+import contextlib
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -8,12 +11,22 @@ from metagdpo.errors import MetagdpoError
 
 T = TypeVar("T")
 
+SAID_ONCE = 3.0
+"""Seconds that other processes of one stage leave the first to say what is wrong, and to end them all."""
 
-def bar(items: Iterable[T], *, total: int | None, what: str, unit: str) -> Iterator[T]:
+
+def bar(items: Iterable[T], *, total: int | None, what: str, unit: str, show: bool = True) -> Iterator[T]:
     """Yield items while a bar shows count, rate and time left on standard error."""
     from tqdm import tqdm
 
-    yield from tqdm(items, total=total, desc=what, unit=f" {unit}", dynamic_ncols=True, mininterval=1.0)
+    yield from tqdm(
+        items, total=total, desc=what, unit=f" {unit}", dynamic_ncols=True, mininterval=1.0, disable=not show
+    )
+
+
+def note(stage: str, text: str) -> None:
+    """Print one line about how a stage goes on."""
+    print(f"[{stage}] {text}", flush=True)
 
 
 def done(stage: str, wrote: str, look_next: str) -> None:
@@ -24,24 +37,32 @@ def done(stage: str, wrote: str, look_next: str) -> None:
 def run_stage(stage: str, main: Callable[[], None]) -> None:
     """Run a stage; an expected error becomes one message and its exit code, without a traceback.
 
-    A killed `dvc repro` may leave its stage running; the rerun waits for it here instead of working beside it.
+    A killed `dvc repro` may leave its stage running; the rerun waits for it here instead of working beside it. Of
+    several processes that work on a stage together, only the first holds the stage.
     """
+    first = int(os.environ.get("RANK", "0")) == 0
+    try:
+        with _held(stage) if first else contextlib.nullcontext():
+            main()
+    except MetagdpoError as error:
+        if not first:
+            time.sleep(SAID_ONCE)
+        print(f"[{stage}] {type(error).__name__}: {error}", flush=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        if first:
+            print(f"[{stage}] interrupted; finished work is kept. Run `dvc repro` to go on.", flush=True)
+        raise SystemExit(130) from None
+
+
+def _held(stage: str) -> "contextlib.AbstractContextManager[object]":
     import filelock
 
     work = Path(".work")
     work.mkdir(exist_ok=True)
     lock = filelock.FileLock(work / f"{stage}.running")
     try:
-        try:
-            held = lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"[{stage}] waiting: this stage is still running in another process", flush=True)
-            held = lock.acquire()
-        with held:
-            main()
-    except MetagdpoError as error:
-        print(f"[{stage}] {type(error).__name__}: {error}", flush=True)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print(f"[{stage}] interrupted; finished work is kept. Run `dvc repro` to go on.", flush=True)
-        raise SystemExit(130) from None
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"[{stage}] waiting: this stage is still running in another process", flush=True)
+        return lock.acquire()

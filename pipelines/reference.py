@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from metagdpo import params
 from metagdpo.models.load import load_model, load_tokenizer, locate, verify
 from metagdpo.params import BaseParams
@@ -31,7 +33,7 @@ def main() -> None:
         *context_free_sequences(read_jsonl(HELD_OUT, ContextFreeSample)),
     ]
     validity = bound_to(identity, base.dtype, groups=GROUPS, context_free=HELD_OUT)
-    model = load_model(directory, base.dtype)
+    model = load_model(directory, base.dtype).to("cuda" if torch.cuda.is_available() else "cpu")
     values = reference_log_probs(model, sequences, settings, journal=Path(".work/reference"), identity=validity)
     count = write_jsonl(Path("data/reference.jsonl"), values)
     write_record(Path("data/reference.json"), validity)

@@ -1,5 +1,6 @@
 """train: groups, references and context-free samples -> Candidate, in one visible loop; logs to MLflow as it goes."""
 
+import contextlib
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -15,8 +16,10 @@ from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.sample import ContextFreeSample
 from metagdpo.schema import digest_file, read_jsonl, read_record, write_jsonl
 from metagdpo.training.candidate import run_key, write_manifest
+from metagdpo.training.launch import relaunch
 from metagdpo.training.loop import train
 from metagdpo.training.model import save_candidate
+from metagdpo.training.parallel import Workers
 from metagdpo.training.reference import bound_to, load_reference
 from metagdpo.training.settings import SequenceParams, TrainParams
 from metagdpo.training.tracking import RunLog, run_facts
@@ -31,6 +34,7 @@ REFERENCE = "data/reference.jsonl"
 
 def main() -> None:
     """Train a candidate; killed and rerun, it goes on from its last checkpoint."""
+    relaunch("pipelines.train")
     base = params.section("base", BaseParams)
     sequences = params.section("reference", SequenceParams)
     settings = params.section("train", TrainParams)
@@ -48,21 +52,24 @@ def main() -> None:
     key = run_key(sections, data, identity)
     facts = run_facts(base.experiment, key, sections, data, md5s=dvc_md5s(ROOT, data), git_commit=git_commit(ROOT))
     # A store that cannot be written is found out here, before anything is paid for.
-    with RunLog(open_client(tracking_uri(ROOT)), facts) as log:
+    with RunLog(open_client(tracking_uri(ROOT)), facts) if Workers().main else contextlib.nullcontext() as log:
         result = train(
             load_model(directory, base.dtype),
             load_tokenizer(directory),
             list(read_jsonl(Path(GROUPS), ResponseGroup)),
             context_free=list(read_jsonl(Path(CONTEXT_FREE), ContextFreeSample)),
+            held_out=list(read_jsonl(Path(HELD_OUT), ContextFreeSample)),
             references=references,
             params=settings,
             sequences=sequences,
             seed=base.seed,
             work=Path(".work/train") / key.removeprefix("sha256:")[:16],
             run_key=key,
-            log=log.metrics,
+            log=log.metrics if log else lambda _step, _values: None,
         )
-    save_candidate(result.model, CANDIDATE, reference=base.model, base_directory=directory)
+    save_candidate(result.model, CANDIDATE, reference=base.model, base_directory=directory, main=result.main)
+    if not result.main:
+        return
     # Without the clock's numbers: the same training must give the same candidate, to the byte.
     write_jsonl(CANDIDATE / "metrics.jsonl", (step.model_copy(update={"speed": {}}) for step in result.metrics))
     write_manifest(

@@ -6,7 +6,7 @@ from metagdpo.schema import Frozen
 
 
 class TrainingStep(Frozen):
-    """Values by name, of the model before the step's update."""
+    """Values by name, of the model before the step's update; `drift` and `held_out_*` are of the model after it."""
 
     step: int
     """0 for the first."""

@@ -1,15 +1,17 @@
-"""Texts to token sequences, sequences to rows, rows to padded batches under a token budget.
+"""Texts to token sequences, sequences to families, families to rows under a token budget.
 
 Shape legend: B rows, T positions of the longest row, N scored tokens, S sequences of the batch.
 
-A row is [prompt, y_1 .. y_k]: responses to one prompt share its computation. Positions restart after the prompt, and
-each response sees the prompt and itself, so scores and gradients are those of separate rows. The last token of a
-response predicts nothing and is left out.
+A family is [prompt, y_1 .. y_k]: sequences with the same prompt share its computation. Positions restart after the
+prompt and each response sees the prompt and itself (training/attention.py), so scores and gradients are those of
+separate sequences. Families stand side by side in one row, so nothing is padded. A model whose attention cannot do that
+gets one padded row for each sequence. The last token of a response predicts nothing and is left out; with an empty
+prompt nothing predicts the first one, and it is not scored.
 """
 
 # ruff: noqa: N815  (shape suffixes are upper case, see the legend)
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Any
 
@@ -21,14 +23,11 @@ from metagdpo.models.chat import render
 from metagdpo.models.port import Message
 from metagdpo.records.group import ResponseGroup
 from metagdpo.records.sample import ContextFreeSample
+from metagdpo.training.attention import Layout, Span
 from metagdpo.training.settings import SequenceParams
 
-ROW_TOKENS = 512
-"""Longest shared row: attention over a dense mask grows with its square. Measured on 2 CPU cores with a 135M model."""
-MIN_SHARED_SHARE = 0.25
-"""A prompt shorter than this share of the mean response is not worth a dense mask."""
-
-PROMPT, PADDING = 0, -1
+SHARING_PAYS = 1.05
+"""Ratio of tokens saved from which on a shared prompt is worth the second part of its attention."""
 
 
 @dataclass(frozen=True)
@@ -42,35 +41,64 @@ class TokenSequence:
     truncated: bool = False
     """The response was cut at max_length."""
 
+    @property
+    def n_computed(self) -> int:
+        """Tokens of the response that go through the model: all but the last."""
+        return max(0, len(self.response_ids) - 1)
+
+    @property
+    def n_scored(self) -> int:
+        """Tokens whose log-probability counts: all that have something before them."""
+        return len(self.response_ids) if self.prompt_ids else self.n_computed
+
 
 @dataclass(frozen=True)
-class Row:
-    """Sequences that share one prompt, by their position in a list."""
+class Family:
+    """Sequences that share one prompt, by their position in a list; one alone is a plain sequence."""
 
     members: tuple[int, ...]
-    n_tokens: int
-    """Tokens that are computed."""
+    n_prompt: int
+    """Tokens of the prompt."""
+    n_responses: int
+    """Tokens of the responses that go through the model."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that go through the model."""
+        return self.n_prompt + self.n_responses
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A prompt that was computed in an earlier pass, as leaves of the graph."""
+
+    states: dict[int, tuple[Tensor, Tensor]]
+    """Keys and values by layer."""
+    last_1D: Tensor
+    """Hidden state of its last token, which predicts the first one of each response."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right, and where each scored token is predicted."""
+    """What one forward pass computes, and where each scored token is predicted."""
 
     input_ids_BT: Tensor
     position_ids_BT: Tensor | None
-    """None when every row is one plain sequence."""
-    mask_B1TT: Tensor | None
-    """Added to attention scores; None when every row is plain, as causal attention never sees padding on the right."""
+    """None where each row is one plain sequence."""
+    layout: Layout | None
+    """Of the one packed row; None for padded rows: causal attention never sees padding on the right."""
     source_N: Tensor
-    """Position (in the flattened B * T) whose hidden state predicts the token."""
+    """Position (in the flattened B * T) whose hidden state predicts the token; B * T is an outside prompt's last."""
     target_N: Tensor
     """The token itself."""
     owner_N: Tensor
     """Which of the S sequences it belongs to."""
-    lengths_S: Tensor
-    """Scored tokens of each sequence."""
+    members: tuple[int, ...]
+    """Positions of the S sequences in the list that the batch was made from."""
     n_tokens: int
     """Tokens that are computed, padding left out."""
+    last_1D: Tensor | None = None
+    """Hidden state of the last token of the outside prompt."""
 
     def to(self, device: Any) -> "Batch":
         """The same batch on a device."""
@@ -127,110 +155,139 @@ def end_of_turn(tokenizer: Any) -> int:
     raise ModelError(f"the chat template in {tokenizer.name_or_path} ends the assistant's turn with no special token.")
 
 
-def make_rows(sequences: Sequence[TokenSequence], *, shared_prompt: bool) -> list[Row]:
-    """Put neighbouring sequences with the same prompt into common rows where that saves work.
+def make_families(sequences: Sequence[TokenSequence], *, shared_prompt: bool) -> list[Family]:
+    """Join neighbouring sequences with the same prompt where that saves enough tokens.
 
     Args:
         sequences: In order; only neighbours are joined.
-        shared_prompt: Off, every sequence has its own row.
+        shared_prompt: Off, every sequence is alone.
     """
-    rows: list[Row] = []
+    families: list[Family] = []
     for prompt_ids, run in groupby(range(len(sequences)), key=lambda i: sequences[i].prompt_ids):
-        members = sorted(run, key=lambda i: (-_computed(sequences[i]), i))
-        mean = sum(_computed(sequences[i]) for i in members) / len(members)
-        pays = shared_prompt and len(members) > 1 and len(prompt_ids) >= MIN_SHARED_SHARE * mean
-        open_rows: list[tuple[list[int], int]] = []
-        for i in members:  # longest first, into the first row that has room
-            need = _computed(sequences[i])
-            fit = next((k for k, (_, used) in enumerate(open_rows) if pays and used + need <= ROW_TOKENS), None)
-            if fit is None:
-                open_rows.append(([i], len(prompt_ids) + need))
-            else:
-                open_rows[fit] = ([*open_rows[fit][0], i], open_rows[fit][1] + need)
-        rows += [Row(tuple(found), used) for found, used in open_rows]
-    return rows
+        members = tuple(run)
+        together = _family(sequences, members, len(prompt_ids))
+        pays = len(members) * len(prompt_ids) + together.n_responses >= SHARING_PAYS * max(1, together.n_tokens)
+        if shared_prompt and prompt_ids and len(members) > 1 and pays:
+            families.append(together)
+        else:
+            families += [_family(sequences, (i,), len(prompt_ids)) for i in members]
+    return families
 
 
-def pack(lengths: Sequence[Sequence[int]], token_budget: int) -> list[list[int]]:
-    """Put units of rows into batches of similar length, each within the budget after padding.
+def token_ratio(sequences: Sequence[TokenSequence], families: Sequence[Family]) -> float:
+    """Tokens of every sequence by itself over tokens that are computed; 1 where nothing is shared."""
+    alone = sum(len(each.prompt_ids) + each.n_computed for each in sequences)
+    return alone / max(1, sum(family.n_tokens for family in families))
+
+
+def pack(sizes: Sequence[int], token_budget: int, *, padded: bool = False) -> list[list[int]]:
+    """Put units into batches of similar length, each within the budget.
 
     Args:
-        lengths: For each unit the tokens of its rows.
-        token_budget: Rows times the longest row; a unit beyond it gets a batch of its own.
+        sizes: Tokens of each unit; one beyond the budget gets a batch of its own.
+        token_budget: Tokens of a batch, padding included.
+        padded: Each unit is a row and costs as much as the longest of its batch.
 
     Returns:
-        Positions of the units in each batch, longest batch first (it shows at once whether memory suffices).
+        Positions of the units in each batch, longest first (it shows at once whether memory suffices).
     """
     batches: list[list[int]] = []
-    n_rows = longest = 0
-    for unit in sorted(range(len(lengths)), key=lambda i: (-max(lengths[i]), i)):
-        if not batches or (n_rows + len(lengths[unit])) * longest > token_budget:
+    used = longest = 0
+    for unit in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        cost = longest if padded and batches else sizes[unit]
+        if not batches or used + cost > token_budget:
             batches.append([])
-            n_rows, longest = 0, max(lengths[unit])
+            used, longest = 0, sizes[unit]
+            cost = sizes[unit]
         batches[-1].append(unit)
-        n_rows += len(lengths[unit])
+        used += cost
     return batches
 
 
-def make_batch(sequences: Sequence[TokenSequence], rows: Sequence[Row], dtype: torch.dtype) -> Batch:
-    """Pad rows into one batch; its sequences are the rows' members, row after row.
+def make_batch(
+    sequences: Sequence[TokenSequence],
+    families: Sequence[Family],
+    *,
+    packed: bool = True,
+    outside: Outside | None = None,
+) -> Batch:
+    """One packed row of families, or a padded row for each.
 
     Args:
-        sequences: The list that rows index.
-        rows: Rows of the batch.
-        dtype: Of the attention mask, which is that of the model.
-
-    Raises:
-        DataError: A sequence has no prompt, so its first token cannot be predicted.
+        sequences: The list that families index.
+        families: Those of the batch; alone in their rows where it is not packed.
+        packed: Off for models that cannot attend over packed rows; families then have one member each.
+        outside: The families' prompt, which is then not computed again.
     """
-    width = max(row.n_tokens for row in rows)
-    ids: list[list[int]] = []
-    positions: list[list[int]] = []
-    segments: list[list[int]] = []
-    source: list[int] = []
-    target: list[int] = []
-    owner: list[int] = []
-    lengths: list[int] = []
-    for b, row in enumerate(rows):
-        prompt = sequences[row.members[0]].prompt_ids
-        if not prompt:
-            raise DataError(f"{sequences[row.members[0]].key} has no prompt: its first token cannot be predicted.")
-        row_ids, row_positions, row_segments = list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt)
-        for k, member in enumerate(row.members, start=1):
-            response = sequences[member].response_ids
-            start = len(row_ids)
-            row_ids += response[:-1]
-            row_positions += range(len(prompt), len(prompt) + len(response[:-1]))
-            row_segments += [k] * len(response[:-1])
-            before = [len(prompt) - 1, *range(start, start + len(response) - 1)][: len(response)]
-            source += [b * width + t for t in before]
-            target += response
-            owner += [len(lengths)] * len(response)
-            lengths.append(len(response))
-        gap = width - len(row_ids)
-        ids.append(row_ids + [0] * gap)
-        positions.append(row_positions + [0] * gap)
-        segments.append(row_segments + [PADDING] * gap)
-    shared = any(len(row.members) > 1 for row in rows)
+    rows = [_Row()]
+    for family in families:
+        if not packed and rows[-1].ids:
+            rows.append(_Row())
+        rows[-1].add(sequences, family, outside=outside is not None)
+    width = max(len(row.ids) for row in rows)
+    states = None if outside is None else outside.states
+    layout = Layout(tuple(rows[0].spans), tuple(rows[0].prefixes), states) if packed else None
+    ends = [n for b, row in enumerate(rows) for n in [b * width] * len(row.source)]
+    source = [at for row in rows for at in row.source]
+    outer = len(rows) * width
     return Batch(
-        input_ids_BT=torch.tensor(ids),
-        position_ids_BT=torch.tensor(positions) if shared else None,
-        mask_B1TT=_mask(torch.tensor(segments), dtype) if shared else None,
-        source_N=torch.tensor(source, dtype=torch.long),
-        target_N=torch.tensor(target, dtype=torch.long),
-        owner_N=torch.tensor(owner, dtype=torch.long),
-        lengths_S=torch.tensor(lengths),
-        n_tokens=sum(row.n_tokens for row in rows),
+        input_ids_BT=torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows], dtype=torch.long),
+        position_ids_BT=torch.tensor([rows[0].positions], dtype=torch.long) if packed else None,
+        layout=layout,
+        source_N=torch.tensor([outer if at < 0 else end + at for end, at in zip(ends, source, strict=True)]).long(),
+        target_N=torch.tensor([token for row in rows for token in row.target], dtype=torch.long),
+        owner_N=torch.tensor([i for i, n in enumerate(n for row in rows for n in row.scored) for _ in range(n)]).long(),
+        members=tuple(member for family in families for member in family.members),
+        n_tokens=sum(len(row.ids) for row in rows),
+        last_1D=None if outside is None else outside.last_1D,
     )
 
 
-def _computed(sequence: TokenSequence) -> int:
-    return max(0, len(sequence.response_ids) - 1)
+OUTSIDE = -1
+"""As a source: the last hidden state of the prompt outside."""
 
 
-def _mask(segments_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where a position may look, a large negative number elsewhere: the prompt, itself, and its own past."""
-    query_BT1, key_B1T = segments_BT[:, :, None], segments_BT[:, None, :]
-    sees_BTT = ((key_B1T == PROMPT) | (key_B1T == query_BT1)).tril()
-    mask_BTT = torch.zeros(sees_BTT.shape, dtype=dtype).masked_fill(~sees_BTT, torch.finfo(dtype).min)
-    return mask_BTT[:, None]
+@dataclass
+class _Row:
+    """A row while it grows."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    prefixes: list[tuple[Span, Span]] = field(default_factory=list)
+    source: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    scored: list[int] = field(default_factory=list)
+
+    def add(self, sequences: Sequence[TokenSequence], family: Family, *, outside: bool) -> None:
+        prompt = sequences[family.members[0]].prompt_ids
+        start = len(self.ids)
+        alone = len(family.members) == 1 and not outside
+        if not outside:
+            self._append(prompt, 0)
+        keys = (0, len(prompt)) if outside else (start, len(self.ids))
+        if not alone and keys[1] > keys[0] and not outside:
+            self.spans.append(keys)
+        first = len(self.ids)
+        for member in family.members:
+            response = sequences[member].response_ids
+            at = len(self.ids)
+            self._append(response[:-1], len(prompt))
+            before = [*range(at, at + len(response) - 1)]
+            if prompt:
+                before.insert(0, OUTSIDE if outside else keys[1] - 1)
+            scored = response if prompt else response[1:]
+            self.source += before[: len(scored)]
+            self.target += scored
+            self.scored.append(len(scored))
+            self.spans.append((start if alone else at, len(self.ids)))
+        if not alone and prompt:
+            self.prefixes.append(((first, len(self.ids)), keys))
+
+    def _append(self, ids: Sequence[int], position: int) -> None:
+        self.ids += ids
+        self.positions += range(position, position + len(ids))
+
+
+def _family(sequences: Sequence[TokenSequence], members: tuple[int, ...], n_prompt: int) -> Family:
+    return Family(members, n_prompt, sum(sequences[i].n_computed for i in members))

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from metagdpo.errors import ModelError, StoreError
 from metagdpo.models.load import ADAPTER_FILES, load_model
 from metagdpo.schema import write_json
+from metagdpo.training.parallel import whole
 from metagdpo.training.settings import TrainParams
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = ADAPTER_FILES
@@ -49,31 +50,37 @@ def make_policy(base: Any, params: TrainParams, *, seed: int) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), _old_names():
+    here = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=here), _old_names():
         torch.manual_seed(seed)
         return get_peft_model(base, config).train()
 
 
-def save_candidate(model: Any, directory: Path, *, reference: str, base_directory: Path) -> None:
+def save_candidate(model: Any, directory: Path, *, reference: str, base_directory: Path, main: bool = True) -> None:
     """Write the candidate's directory, whole or not at all.
 
     Args:
-        model: The policy.
+        model: The policy; where its weights are split over processes, all of them have to call.
         directory: Replaced if it exists.
         reference: The base as params.yaml names it.
         base_directory: The base on this machine, whose configuration and tokenizer a full candidate shares.
+        main: Whether this process writes.
 
     Raises:
         StoreError: The disk is full or the folder cannot be written; an earlier candidate is still there.
     """
+    adapter = hasattr(model, "peft_config")
+    state = _adapter_state(model) if adapter else _full_state(model, main=main)
+    if not main:
+        return
     temporary = directory.with_name(f".{directory.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        if hasattr(model, "peft_config"):
-            _write_adapter(model, temporary, reference)
+        if adapter:
+            _write_adapter(model, state, temporary, reference)
         else:
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, state_dict=state)
             for file in base_directory.iterdir():
                 if file.is_file() and not file.name.endswith((*WEIGHT_SUFFIXES, ".md")):
                     shutil.copyfile(file, temporary / file.name)
@@ -132,13 +139,25 @@ def _without_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def _write_adapter(model: Any, directory: Path, reference: str) -> None:
+def _adapter_state(model: Any) -> dict[str, Any]:
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in sorted(state.items())}, directory / ADAPTER_WEIGHTS
-    )
+    return {name: whole(value.detach()).cpu().contiguous() for name, value in sorted(state.items())}
+
+
+def _full_state(model: Any, *, main: bool) -> dict[str, Any]:
+    tied = {name for name in getattr(model, "_tied_weights_keys", None) or {} if model.config.tie_word_embeddings}
+    state = {}
+    for name, value in model.state_dict().items():
+        full = whole(value.detach())  # all processes have to ask, one keeps
+        if main and name not in tied:
+            state[name] = full.cpu()
+    return state
+
+
+def _write_adapter(model: Any, state: dict[str, Any], directory: Path, reference: str) -> None:
+    save_file(state, directory / ADAPTER_WEIGHTS)
     config = model.peft_config["default"].to_dict()
     config["base_model_name_or_path"] = reference
     config["inference_mode"] = True

@@ -3,7 +3,7 @@
 They go through the very code that scores the policy, so that rounding cannot show up as a reward.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from metagdpo.progress import bar
 from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.reference import ReferenceIdentity, ReferenceLogProb
 from metagdpo.schema import append_jsonl, digest_file, digest_json, read_journal, read_jsonl, read_record
-from metagdpo.training.collate import TokenSequence, make_batch, make_rows, pack
-from metagdpo.training.logprobs import can_share_prompts, check_model, sequence_log_probs
+from metagdpo.training.collate import TokenSequence, make_batch, make_families, pack
+from metagdpo.training.logprobs import Scorer
 from metagdpo.training.settings import SequenceParams
 
 AGAIN = "Run `dvc repro -f reference` to compute them again."
@@ -65,27 +65,40 @@ def reference_log_probs(
         ModelError: The model's logits cannot be computed in chunks.
         StoreError: The journal cannot be written.
     """
-    check_model(model)
     name = digest_json([identity.model_dump(mode="json"), settings.model_dump(mode="json")])
     file = journal / f"{name.removeprefix('sha256:')[:16]}.jsonl"
     known = {found.key: found for found in read_journal(file, ReferenceLogProb)}
-    rows = make_rows(sequences, shared_prompt=settings.shared_prompt and can_share_prompts(model))
-    batches = pack([[row.n_tokens] for row in rows], settings.token_budget)
-    for positions in bar(batches, total=len(batches), what="reference", unit="batch"):
-        chosen = [rows[i] for i in positions]
-        members = [sequences[i] for row in chosen for i in row.members]
-        if all(member.key in known for member in members):
-            continue
-        batch = make_batch(sequences, chosen, model.dtype).to(model.device)
-        with torch.no_grad():
-            log_probs_S = sequence_log_probs(model, batch)
-        found = [
-            ReferenceLogProb(key=member.key, log_prob=value, n_tokens=len(member.response_ids))
-            for member, value in zip(members, log_probs_S.tolist(), strict=True)
-        ]
+    for found in score_batches(Scorer(model), sequences, settings, known=known):
         append_jsonl(file, found)
         known |= {each.key: each for each in found}
     yield from (known[sequence.key] for sequence in sequences)
+
+
+def score_batches(
+    scorer: Scorer, sequences: Sequence[TokenSequence], settings: SequenceParams, *, known: Container[str] = ()
+) -> Iterator[list[ReferenceLogProb]]:
+    """Reference log-probabilities, batch by batch; the batches depend on nothing but sequences and settings.
+
+    Args:
+        scorer: The base.
+        sequences: What to score; keys are unique.
+        settings: How it is batched.
+        known: Keys that need not be computed again; a batch is left out when all its keys are known.
+    """
+    families = make_families(sequences, shared_prompt=settings.shared_prompt and scorer.packed)
+    batches = pack([family.n_tokens for family in families], settings.token_budget, padded=not scorer.packed)
+    for positions in bar(batches, total=len(batches), what="reference", unit="batch"):
+        chosen = [families[i] for i in positions]
+        if all(sequences[i].key in known for family in chosen for i in family.members):
+            continue
+        batch = make_batch(sequences, chosen, packed=scorer.packed).to(scorer.device)
+        with torch.no_grad():
+            values = scorer(batch).tolist()
+        members = [sequences[i] for i in batch.members]
+        yield [
+            ReferenceLogProb(key=member.key, log_prob=value, n_tokens=len(member.response_ids))
+            for member, value in zip(members, values, strict=True)
+        ]
 
 
 def load_reference(path: Path, identity: ReferenceIdentity) -> dict[str, ReferenceLogProb]:

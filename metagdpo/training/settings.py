@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from metagdpo.objectives import Objective
+from metagdpo.objectives import Anchor, Objective
 from metagdpo.objectives.gdpo import Gdpo
 from metagdpo.schema import Frozen
 
@@ -29,6 +29,16 @@ class LoraParams(Frozen):
     """Names of the linear layers that get an adapter; `all-linear` is all but the vocabulary projection."""
 
 
+class EarlyStop(Frozen):
+    """Stop when held-out groups have not improved for a while, and keep the weights from when they were best."""
+
+    monitor: Literal["log_ratio_best", "ordering_accuracy", "objective"] = "log_ratio_best"
+    """What has to improve: the mean log-ratio of the best responses (up), the share of ordered pairs (up), or the
+    objective (down). The objective of pairs does not see displacement (docs/objectives.md), the first one does."""
+    patience: int = Field(default=3, gt=0)
+    """Measurements in a row without improvement after which training ends."""
+
+
 class TrainParams(Frozen):
     """Section `train`."""
 
@@ -36,10 +46,8 @@ class TrainParams(Frozen):
     lora: LoraParams = LoraParams()
     """Used by method `lora`."""
     objective: Objective = Gdpo()
-    context_free_weight: float = Field(default=0.0, ge=0)
-    """lambda: coefficient of the context-free NLL (CFS) beside the objective."""
-    context_free_per_step: int = Field(default=0, ge=0)
-    """Context-free samples in every step."""
+    anchors: tuple[Anchor, ...] = ()
+    """Terms that hold the model near its base, each with its own coefficient: `context_free`, `kl`, `l2_sp`."""
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up; cosine and linear end at 0."""
@@ -47,19 +55,30 @@ class TrainParams(Frozen):
     """Share of all steps in which the learning rate rises linearly."""
     epochs: int = Field(default=1, gt=0)
     groups_per_step: int = Field(default=8, gt=0)
-    """Groups whose gradients are averaged for one update."""
+    """Groups whose gradients are averaged for one update, however many passes and processes that takes."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     token_budget: int = Field(default=2048, gt=0)
-    """Tokens, padding included, whose activations are held at once; a larger group is computed in two exact passes."""
+    """Tokens, padding included, whose activations are held at once; a larger group is streamed, or computed in two
+    passes, with the same result."""
+    shared_prompt: bool = True
+    """Compute the prompt of a group once for its responses where that saves tokens; the result is the same."""
     checkpoint_every: int = Field(default=20, gt=0)
     """Steps between checkpoints."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower; the result is the same."""
+    measure_every: int = Field(default=0, ge=0)
+    """Steps between measurements of drift and held-out groups, which are also made after the last; 0 for none."""
+    held_out_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the groups that is not trained on but measured."""
+    early_stop: EarlyStop | None = None
 
     @model_validator(mode="after")
-    def _context_free_is_whole(self) -> "TrainParams":
-        if (self.context_free_weight > 0) != (self.context_free_per_step > 0):
-            message = "context_free_weight and context_free_per_step are either both 0 or both positive"
+    def _measured_where_needed(self) -> "TrainParams":
+        if self.early_stop is not None and not (self.held_out_share > 0 and self.measure_every > 0):
+            message = "early_stop needs held_out_share and measure_every above 0: it looks at held-out groups"
+            raise ValueError(message)
+        if self.held_out_share > 0 and self.measure_every == 0:
+            message = "held_out_share needs measure_every above 0, else the groups held out are never looked at"
             raise ValueError(message)
         return self

@@ -78,8 +78,7 @@ reference: {max_length: 200, token_budget: 512}
 train:
   method: full
   objective: {kind: gdpo}
-  context_free_weight: 1.0
-  context_free_per_step: 2
+  anchors: [{kind: context_free, weight: 1.0, per_step: 2}]
   learning_rate: 1e-7
   epochs: 4
   groups_per_step: 2

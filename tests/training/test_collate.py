@@ -3,13 +3,21 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from metagdpo.errors import DataError
 from metagdpo.models.load import load_tokenizer
 from metagdpo.records.group import ResponseGroup, ScoredResponse
-from metagdpo.training import collate
-from metagdpo.training.collate import TokenSequence, end_of_turn, group_sequences, make_batch, make_rows, pack
+from metagdpo.training.attention import Layout
+from metagdpo.training.collate import (
+    Family,
+    TokenSequence,
+    end_of_turn,
+    group_sequences,
+    make_batch,
+    make_families,
+    pack,
+    token_ratio,
+)
 from metagdpo.training.settings import SequenceParams
 
 
@@ -65,55 +73,76 @@ def test_a_prompt_without_room_is_refused(tokenizer):
         list(group_sequences(tokenizer, [group(["a"])], SequenceParams(max_length=5)))
 
 
-def test_neighbours_with_the_same_prompt_share_a_row():
+def test_neighbours_with_the_same_prompt_are_a_family():
     same = [sequence(str(i), range(9), range(4 + i)) for i in range(3)]
-    (row,) = make_rows(same, shared_prompt=True)
-    assert sorted(row.members) == [0, 1, 2]
-    assert row.n_tokens == 9 + 3 + 4 + 5
-    assert len(make_rows(same, shared_prompt=False)) == 3
+    (family,) = make_families(same, shared_prompt=True)
+    assert family == Family((0, 1, 2), 9, 3 + 4 + 5)
+    assert len(make_families(same, shared_prompt=False)) == 3
 
 
-def test_rows_stay_below_the_limit(monkeypatch):
-    monkeypatch.setattr(collate, "ROW_TOKENS", 20)
-    rows = make_rows([sequence(str(i), range(9), range(7)) for i in range(5)], shared_prompt=True)
-    assert [row.n_tokens for row in rows] == [15] * 5
+def test_a_prompt_is_shared_where_that_saves_tokens():
+    """Three responses of 49 computed tokens: a prompt of 1 saves 2 of 150, one of 9 saves 18 of 174."""
+    for n_prompt, expected in ((1, 3), (9, 1)):
+        sequences = [sequence(str(i), range(n_prompt), range(50)) for i in range(3)]
+        assert len(make_families(sequences, shared_prompt=True)) == expected
 
 
-def test_a_short_prompt_is_not_worth_sharing():
-    rows = make_rows([sequence(str(i), [1], range(50)) for i in range(3)], shared_prompt=True)
-    assert [len(row.members) for row in rows] == [1, 1, 1]
+def test_the_token_ratio_is_what_is_saved():
+    """G (P + R) over P + G R with P = 9, R = 3 computed tokens, G = 3."""
+    sequences = [sequence(str(i), range(9), range(4)) for i in range(3)]
+    families = make_families(sequences, shared_prompt=True)
+    assert token_ratio(sequences, families) == 3 * (9 + 3) / (9 + 3 * 3)
 
 
-def test_batches_keep_the_budget_and_hold_everything_once():
-    lengths = [[n] for n in (5, 40, 7, 90, 33, 6, 200)]
-    batches = pack(lengths, 100)
+@pytest.mark.parametrize("padded", [False, True])
+def test_batches_keep_the_budget_and_hold_everything_once(padded):
+    sizes = [5, 40, 7, 90, 33, 6, 200]
+    batches = pack(sizes, 100, padded=padded)
     assert sorted(i for found in batches for i in found) == list(range(7))
     assert batches[0] == [6]  # beyond the budget: alone
     for found in batches[1:]:
-        assert len(found) * max(lengths[i][0] for i in found) <= 100
+        longest = max(sizes[i] for i in found)
+        assert (len(found) * longest if padded else sum(sizes[i] for i in found)) <= 100
 
 
 def test_a_batch_says_where_each_token_is_predicted():
-    """Row 1 2 3 4 5 6 without its last token; 4, 5, 6 are predicted at positions 2, 3, 4."""
-    batch = make_batch([sequence("a", [1, 2, 3], [4, 5, 6])], make_rows([sequence("a", [1, 2, 3], [4, 5, 6])],
-                       shared_prompt=True), torch.float32)  # fmt: skip
+    """1 2 3 4 5 6 without its last token; 4, 5, 6 are predicted at positions 2, 3, 4."""
+    one = [sequence("a", [1, 2, 3], [4, 5, 6])]
+    batch = make_batch(one, make_families(one, shared_prompt=True))
     assert batch.input_ids_BT.tolist() == [[1, 2, 3, 4, 5]]
     assert batch.source_N.tolist() == [2, 3, 4]
     assert batch.target_N.tolist() == [4, 5, 6]
-    assert batch.mask_B1TT is None
+    assert batch.layout == Layout(spans=((0, 5),))
 
 
 def test_a_shared_row_restarts_positions_and_hides_siblings():
-    """[1 2 | 3 4 | 6]: the second response sees the prompt and itself."""
+    """[1 2 | 3 4 | 6]: both responses see the prompt and themselves."""
     sequences = [sequence("a", [1, 2], [3, 4, 5]), sequence("b", [1, 2], [6, 7])]
-    batch = make_batch(sequences, make_rows(sequences, shared_prompt=True), torch.float32)
+    batch = make_batch(sequences, make_families(sequences, shared_prompt=True))
     assert batch.input_ids_BT.tolist() == [[1, 2, 3, 4, 6]]
     assert batch.position_ids_BT.tolist() == [[0, 1, 2, 3, 2]]
-    assert (batch.mask_B1TT[0, 0, 4] == 0).tolist() == [True, True, False, False, True]
     assert batch.source_N.tolist() == [1, 2, 3, 1, 4]
+    assert batch.layout == Layout(spans=((0, 2), (2, 4), (4, 5)), prefixes=(((2, 5), (0, 2)),))
 
 
-def test_a_sequence_without_a_prompt_is_refused():
-    lonely = [sequence("x", [], [1, 2])]
-    with pytest.raises(DataError, match="x has no prompt"):
-        make_batch(lonely, make_rows(lonely, shared_prompt=True), torch.float32)
+def test_families_stand_side_by_side_without_padding():
+    sequences = [sequence("a", [1, 2], [3, 4]), sequence("b", [5], [6, 7, 8])]
+    batch = make_batch(sequences, make_families(sequences, shared_prompt=True))
+    assert batch.input_ids_BT.tolist() == [[1, 2, 3, 5, 6, 7]]
+    assert batch.layout == Layout(spans=((0, 3), (3, 6)))
+
+
+def test_a_model_that_cannot_pack_gets_padded_rows():
+    sequences = [sequence("a", [1, 2], [3, 4]), sequence("b", [5], [6, 7, 8, 9])]
+    batch = make_batch(sequences, make_families(sequences, shared_prompt=False), packed=False)
+    assert batch.input_ids_BT.tolist() == [[1, 2, 3, 0], [5, 6, 7, 8]]
+    assert batch.source_N.tolist() == [1, 2, 4, 5, 6, 7]
+    assert batch.layout is None
+
+
+def test_with_an_empty_prompt_the_first_token_is_not_scored():
+    lonely = [sequence("x", [], [1, 2, 3])]
+    batch = make_batch(lonely, make_families(lonely, shared_prompt=True))
+    assert batch.input_ids_BT.tolist() == [[1, 2]]
+    assert (batch.source_N.tolist(), batch.target_N.tolist()) == ([0, 1], [2, 3])
+    assert lonely[0].n_scored == 2

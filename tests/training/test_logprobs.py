@@ -1,15 +1,13 @@
 """Chunked log-probabilities and shared rows against the plain way, in float64."""
 
-import random
-
 import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from metagdpo.errors import ModelError
 from metagdpo.models.load import load_model
-from metagdpo.training.collate import TokenSequence, make_batch, make_rows
-from metagdpo.training.logprobs import can_share_prompts, check_model, sequence_log_probs, token_log_probs
+from metagdpo.training import attention
+from metagdpo.training.logprobs import Scorer, can_pack, check_model, token_log_probs
 
 
 @pytest.fixture
@@ -21,48 +19,6 @@ def model(tiny_model_dir, monkeypatch):
 
     monkeypatch.setattr(LlamaRMSNorm, "forward", norm)
     return load_model(tiny_model_dir, "float32").double()
-
-
-def ragged_sequences(seed, n_groups=3, group_size=4):
-    draw = random.Random(seed)
-    found = []
-    for g in range(n_groups):
-        prompt = tuple(draw.randrange(250) for _ in range(draw.randint(1, 20)))
-        for i in range(group_size):
-            response = tuple(draw.randrange(250) for _ in range(draw.choice([0, 1, 2, 5, 13])))
-            found.append(TokenSequence(f"{g}/{i}", prompt, response))
-    return found
-
-
-def plain_log_prob(model, sequence):
-    """Sum over the response of log softmax(logits)[token], one sequence at a time, full logits."""
-    log_probs = model(input_ids=torch.tensor([sequence.prompt_ids + sequence.response_ids])).logits.log_softmax(-1)
-    start = len(sequence.prompt_ids) - 1
-    return sum((log_probs[0, start + k, t] for k, t in enumerate(sequence.response_ids)), torch.zeros(()).double())
-
-
-def gradients(model, value):
-    found = torch.autograd.grad(value, list(model.parameters()))
-    return torch.cat([g.flatten() for g in found])
-
-
-@pytest.mark.parametrize("shared_prompt", [True, False])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_equal_to_the_plain_way(model, seed, shared_prompt):
-    """Value and gradient of a random combination, tied embeddings included, to 1e-9."""
-    sequences = ragged_sequences(seed)
-    coefficients = torch.randn(len(sequences), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    expected = torch.stack([plain_log_prob(model, sequence) for sequence in sequences])
-    rows = make_rows(sequences, shared_prompt=shared_prompt)
-    members = [member for row in rows for member in row.members]
-    found = sequence_log_probs(model, make_batch(sequences, rows, torch.float64))
-    torch.testing.assert_close(found, expected[members], rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        gradients(model, (found * coefficients[members]).sum()),
-        gradients(model, (expected * coefficients).sum()),
-        rtol=1e-9,
-        atol=1e-9,
-    )
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
@@ -79,9 +35,8 @@ def test_bfloat16_log_probs_are_summed_in_float32():
     assert token_log_probs(hidden, weight, torch.tensor([0, 1, 2, 3])).dtype == torch.float32
 
 
-def test_the_tiny_llama_is_accepted_and_shares_prompts(model):
-    check_model(model)
-    assert can_share_prompts(model)
+def test_the_tiny_llama_is_accepted_and_packs(model):
+    assert Scorer(model).packed
 
 
 def test_a_model_that_scales_its_logits_is_refused(model, monkeypatch):
@@ -97,6 +52,30 @@ def test_a_model_that_scales_its_logits_is_refused(model, monkeypatch):
         check_model(model)
 
 
-def test_a_windowed_model_does_not_share_prompts(model):
+def test_a_windowed_model_does_not_pack(model):
     model.config.layer_types = ["sliding_attention", "full_attention"]
-    assert not can_share_prompts(model)
+    assert not can_pack(model)
+
+
+def test_a_model_whose_attention_does_more_is_found_out_by_trying(model, monkeypatch):
+    """Like a soft cap or a sink, which a layer's attention adds and a layout does not know of."""
+    plain = attention.attend
+
+    def other(module, query, *tensors, layout=None, **settings):
+        factor = 1.0 if layout is None else 1.5
+        return plain(module, query * factor, *tensors, layout=layout, **settings)
+
+    monkeypatch.setattr(attention, "attend", other)
+    assert not can_pack(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_wrong_gradient_is_found_out_too(model, monkeypatch):
+    """A kernel that is right forward and wrong backward, as on a device where it was never run."""
+    plain = attention._Cpu.backward
+
+    def wrong(*tensors, **settings):
+        return tuple(0.8 * slope for slope in plain(*tensors, **settings))
+
+    monkeypatch.setattr(attention._Cpu, "backward", wrong)
+    assert not can_pack(model)

@@ -13,28 +13,26 @@ from safetensors.torch import load_file
 
 from metagdpo.errors import DataError, EvidenceError, ModelError
 from metagdpo.models.load import load_model, load_tokenizer
+from metagdpo.objectives.anchors import ContextFree, KlToBase, L2Sp
 from metagdpo.objectives.gdpo import Gdpo
 from metagdpo.objectives.sft import Sft
 from metagdpo.records.group import ResponseGroup, ScoredResponse
-from metagdpo.records.reference import ReferenceIdentity
 from metagdpo.records.sample import ContextFreeSample
 from metagdpo.records.training_step import TrainingStep
 from metagdpo.schema import read_jsonl
-from metagdpo.training.collate import group_sequences
-from metagdpo.training.loop import groups_of_step, learning_rate, samples_of_step, train
+from metagdpo.training.anchoring import samples_of_step
+from metagdpo.training.collate import context_free_sequences, group_sequences
+from metagdpo.training.logprobs import Scorer
+from metagdpo.training.loop import best_step, groups_of_step, learning_rate, train
 from metagdpo.training.model import save_candidate
-from metagdpo.training.reference import reference_log_probs
-from metagdpo.training.settings import LoraParams, SequenceParams, TrainParams
+from metagdpo.training.reference import score_batches
+from metagdpo.training.settings import EarlyStop, LoraParams, SequenceParams, TrainParams
 
 SEQUENCES = SequenceParams(max_length=200)
-IDENTITY = ReferenceIdentity(
-    weights="w", tokenizer="t", chat_template="c", groups="g", context_free="f", dtype="float32"
-)
 PARAMS = TrainParams(
     lora=LoraParams(r=2, alpha=4),
     objective=Gdpo(pairs="all", link="logsigmoid"),
-    context_free_weight=0.1,
-    context_free_per_step=2,
+    anchors=(ContextFree(weight=0.1, per_step=2),),
     learning_rate=5e-3,
     epochs=2,
     groups_per_step=2,
@@ -63,17 +61,40 @@ SAMPLES = [
 ]  # fmt: skip
 
 
-def run(directory: Path, work: Path, params=PARAMS, *, groups=GROUPS, log=lambda *_: None, references=None):
+HELD_OUT = [sample.model_copy(update={"index": 10 + i}) for i, sample in enumerate(SAMPLES)]
+
+
+def references_of(base, tokenizer, groups=GROUPS):
+    sequences = [*group_sequences(tokenizer, groups, SEQUENCES), *context_free_sequences(HELD_OUT)]
+    return {each.key: each for found in score_batches(Scorer(base), sequences, SEQUENCES) for each in found}
+
+
+def run(
+    directory: Path,
+    work: Path,
+    params=PARAMS,
+    *,
+    groups=GROUPS,
+    log=lambda *_: None,
+    references="cached",
+    dtype="float32",
+):
     torch.set_num_threads(1)
-    base, tokenizer = load_model(directory, "float32"), load_tokenizer(directory)
-    if references is None:
-        sequences = list(group_sequences(tokenizer, groups, SEQUENCES))
-        found = reference_log_probs(base, sequences, SEQUENCES, journal=work / "reference", identity=IDENTITY)
-        references = {each.key: each for each in found}
+    base, tokenizer = load_model(directory, dtype), load_tokenizer(directory)
+    if references == "cached":
+        references = references_of(load_model(directory, dtype), tokenizer, groups)
     return train(
         base, tokenizer, groups, context_free=SAMPLES, references=references, params=params, sequences=SEQUENCES,
-        seed=7, work=work, run_key="key", log=log,
+        seed=7, work=work, run_key="key", held_out=HELD_OUT, log=log,
     )  # fmt: skip
+
+
+def weights(result):
+    return {name: value for name, value in result.model.named_parameters() if value.requires_grad}
+
+
+def update(**values):
+    return PARAMS.model_copy(update=values)
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +157,160 @@ def test_killed_and_rerun_ends_with_the_same_bits(tiny_model_dir, tmp_path, meth
 
 def test_no_anchor_leaves_no_anchor_metric(tiny_model_dir, tmp_path):
     """What does not apply is absent, never zero; SFT needs no anchor."""
-    params = PARAMS.model_copy(update={"context_free_weight": 0.0, "context_free_per_step": 0, "epochs": 1,
+    params = PARAMS.model_copy(update={"anchors": (), "epochs": 1,
                                        "objective": Sft()})  # fmt: skip
     result = run(tiny_model_dir, tmp_path, params)
     assert all("cfs_nll" not in step.values for step in result.metrics)
     assert result.metrics[0].values["loss"] == result.metrics[0].values["objective"]
+
+
+def test_with_and_without_cached_references_the_trajectory_is_the_same(tiny_model_dir, tmp_path):
+    """Same bits: steps, weights, order of data (it is in the steps) and the random state that is left."""
+    torch.manual_seed(1)
+    cached = run(tiny_model_dir, tmp_path / "cached")
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    fresh = run(tiny_model_dir, tmp_path / "fresh", references=None)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [step.values for step in fresh.metrics] == [step.values for step in cached.metrics]
+    assert all(torch.equal(value, weights(fresh)[name]) for name, value in weights(cached).items())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_accumulated_in_parts_the_result_is_that_of_one_large_batch(tiny_model_dir, tmp_path, method):
+    """Everything in one pass against one sequence at a time (Gdpo all: two passes), with all anchors."""
+    anchors = (
+        ContextFree(weight=0.1, per_step=2), KlToBase(weight=0.1, per_step=3), L2Sp(weight=0.01),
+    )  # fmt: skip
+    params = update(method=method, anchors=anchors, learning_rate=1e-3, measure_every=2)
+    large, small = (
+        run(tiny_model_dir, tmp_path / str(budget), params.model_copy(update={"token_budget": budget}))
+        for budget in (10_000, 1)
+    )
+    assert [step.values["two_pass_groups"] for step in small.metrics] == [2, 2, 1] * 2
+    for a, b in zip(large.metrics, small.metrics, strict=True):
+        for name in ("loss", "objective", "cfs_nll", "kl_to_base", "l2_sp", "grad_norm"):
+            assert b.values[name] == pytest.approx(a.values[name], rel=1e-4, abs=1e-5), (a.step, name)
+    for name, value in weights(large).items():
+        torch.testing.assert_close(weights(small)[name], value, rtol=1e-3, atol=2e-5)
+
+
+def a_long_group(number):
+    """Eight responses of different length and reward, with one tie."""
+    responses = tuple(
+        ScoredResponse(index=i, teacher="t", text=f"{GOOD} {'and so on ' * (i % 3)}{number + i}", finish_reason="stop",
+                       correct=1.0, well_formed=True, reward=min(i, 6) / 4, advantage=0.0)
+        for i in (3, 1, 7, 0, 5, 2, 6, 4)
+    )  # fmt: skip
+    return ResponseGroup(question_id=f"l{number}", prompt=f"{number} + 5?", responses=responses, degenerate=False)
+
+
+LONG = [a_long_group(i) for i in range(3)]
+
+
+def test_the_chain_is_streamed_with_the_same_result(tiny_model_dir, tmp_path):
+    params = update(objective=Gdpo(nll=0.5), learning_rate=1e-3)
+    whole = run(tiny_model_dir, tmp_path / "whole", params, groups=LONG)
+    parts = run(tiny_model_dir, tmp_path / "parts", params.model_copy(update={"token_budget": 110}), groups=LONG)
+    assert sum(step.values["streamed_groups"] for step in parts.metrics) == 6
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_model_dir, tmp_path):
+    """With groups in parts as well, whose prompts hand keys and values out of recomputed layers."""
+    plain = run(tiny_model_dir, tmp_path / "plain", update(token_budget=110, objective=Gdpo()), groups=LONG)
+    saving = run(
+        tiny_model_dir,
+        tmp_path / "saving",
+        update(token_budget=110, objective=Gdpo(), gradient_checkpointing=True),
+        groups=LONG,
+    )
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(saving)[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_with_the_adapter_off_the_policy_is_the_reference(trained, tiny_model_dir):
+    result, _, _ = trained
+    tokenizer = load_tokenizer(tiny_model_dir)
+    sequences = list(group_sequences(tokenizer, GROUPS, SEQUENCES))
+    expected = references_of(load_model(tiny_model_dir, "float32"), tokenizer)
+    with result.model.disable_adapter():
+        found = [each for batch in score_batches(Scorer(result.model), sequences, SEQUENCES) for each in batch]
+    for each in found:
+        assert each.log_prob == pytest.approx(expected[each.key].log_prob, abs=1e-4)
+
+
+def test_in_bfloat16_small_steps_are_not_lost(tiny_model_dir, tmp_path):
+    """12 steps of 1e-6 on weights of 0.3, whose neighbours in bfloat16 are 1e-3 apart: the float32 masters move."""
+    params = update(method="full", learning_rate=1e-6, schedule="constant", warmup_ratio=0.0, epochs=4, anchors=())
+    result = run(tiny_model_dir, tmp_path, params, dtype="bfloat16")
+    masters = load_file(tmp_path / "checkpoints/step-00000012/weights.safetensors")
+    start = load_model(tiny_model_dir, "bfloat16").state_dict()
+    moved = torch.cat([(masters[name] - start[name].float()).abs().flatten() for name in masters])
+    assert float((moved > 0).double().mean()) > 0.9
+    assert 1e-6 < float(moved.max()) < 2e-5
+    assert all(torch.equal(value, masters[name].bfloat16()) for name, value in weights(result).items())
+
+
+def test_a_bfloat16_base_has_float32_adapters(tiny_model_dir, tmp_path):
+    result = run(tiny_model_dir, tmp_path, update(epochs=1), dtype="bfloat16")
+    assert {value.dtype for value in weights(result).values()} == {torch.float32}
+    assert result.model.dtype == torch.bfloat16
+
+
+def test_anchors_are_zero_at_the_base_and_hold_near_it(tiny_model_dir, tmp_path):
+    """KL and L2-SP start at 0; with a large weight the model ends nearer to where it started."""
+    loose, tight = (
+        run(
+            tiny_model_dir, tmp_path / str(weight),
+            update(anchors=(KlToBase(weight=weight, per_step=4), L2Sp(weight=weight)), epochs=4, measure_every=20),
+        )
+        for weight in (1e-6, 30.0)
+    )  # fmt: skip
+    first = tight.metrics[0].values
+    assert (first["kl_to_base"], first["l2_sp"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-9))
+    for name in ("kl_to_base", "l2_sp", "drift"):
+        assert tight.metrics[-1].values[name] < 0.5 * loose.metrics[-1].values[name]
+
+
+def test_drift_is_measured_after_the_update_and_at_the_end(tiny_model_dir, tmp_path):
+    """mean over tokens of log p_0 - log p on the held-out samples, computed here by hand for the last step."""
+    result = run(tiny_model_dir, tmp_path, update(measure_every=4))
+    assert [step.step for step in result.metrics if "drift" in step.values] == [3, 5]
+    sequences = list(context_free_sequences(HELD_OUT))
+    before = references_of(load_model(tiny_model_dir, "float32"), load_tokenizer(tiny_model_dir))
+    after = [each for found in score_batches(Scorer(result.model), sequences, SEQUENCES) for each in found]
+    moved = sum(before[each.key].log_prob - each.log_prob for each in after) / sum(each.n_tokens for each in after)
+    assert result.metrics[-1].values["drift"] == pytest.approx(moved, abs=1e-5)
+
+
+EARLY = update(held_out_share=0.2, measure_every=1, epochs=4, early_stop=EarlyStop(patience=2), learning_rate=5e-2)
+
+
+def test_early_stop_keeps_the_weights_of_the_best_step(tiny_model_dir, tmp_path):
+    """It ends `patience` measurements after the best, and is what training that many steps gives."""
+    result = run(tiny_model_dir, tmp_path / "early", EARLY)
+    measured = [step.values["held_out_log_ratio_best"] for step in result.metrics]
+    best = measured.index(max(measured))
+    assert (result.steps, len(measured), result.n_held_out, result.n_groups) == (best + 1, best + 3, 1, 4)
+    again = run(tiny_model_dir, tmp_path / "early", EARLY)
+    assert again.metrics == result.metrics
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(result).items())
+    checkpoint = load_file(tmp_path / f"early/best/step-{best + 1:08d}/weights.safetensors")
+    assert all(torch.equal(value, checkpoint[name]) for name, value in weights(result).items())
+
+
+def test_the_best_of_equals_is_the_earliest():
+    history = [TrainingStep(step=i, values={"held_out_objective": v}) for i, v in enumerate([3.0, 1.0, 2.0, 1.0])]
+    assert best_step(history, EarlyStop(monitor="objective")) == 1
+
+
+def test_references_of_another_model_are_refused_before_the_first_update(tiny_model_dir, tmp_path):
+    references = references_of(load_model(tiny_model_dir, "float32"), load_tokenizer(tiny_model_dir))
+    references["q3/1"] = references["q3/1"].model_copy(update={"log_prob": references["q3/1"].log_prob - 1.0})
+    with pytest.raises(EvidenceError, match=r"q3/1 another log-probability than its reference says"):
+        run(tiny_model_dir, tmp_path, update(groups_per_step=5), references=references)
 
 
 def test_groups_without_preference_are_refused(tiny_model_dir, tmp_path):

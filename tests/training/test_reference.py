@@ -41,15 +41,15 @@ def test_values_come_in_the_order_asked_for(model, tmp_path):
 
 def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(model, tmp_path, monkeypatch):
     whole = compute(model, tmp_path / "whole")
-    plain, calls = reference.sequence_log_probs, []
+    plain, calls = reference.Scorer.forward, []
 
-    def fails_at_third(model, batch):
+    def fails_at_third(scorer, batch):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return plain(model, batch)
+        return plain(scorer, batch)
 
-    monkeypatch.setattr(reference, "sequence_log_probs", fails_at_third)
+    monkeypatch.setattr(reference.Scorer, "forward", fails_at_third)
     with pytest.raises(KeyboardInterrupt):
         compute(model, tmp_path / "torn")
     assert compute(model, tmp_path / "torn") == whole
