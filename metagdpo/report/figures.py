@@ -37,6 +37,11 @@ OUTCOMES = {
 CURVES: tuple[tuple[str, str, tuple[tuple[tuple[str, ...], str, str], ...]], ...] = (
     ("Objective", "loss, lower is better", ((("objective", "loss/objective", "loss"), "objective", "candidate"),)),
     (
+        "The policy's own answers",
+        "means, higher is better",
+        ((("reward",), "reward", "candidate"), (("correct",), "correct", "good")),
+    ),
+    (
         "Context-free text",
         "NLL, nats a token",
         (

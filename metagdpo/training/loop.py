@@ -164,6 +164,7 @@ def train(
         steps = best_step(history, params.early_stop) + 1
         restore_weights(work / "best", run_key, steps, engine.masters.named)
         engine.masters.write_back()
+    engine.masters.release()
     return TrainResult(
         model=engine.scorer.policy,
         steps=steps,

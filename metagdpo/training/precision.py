@@ -22,6 +22,7 @@ class Masters:
 
     def __init__(self, model: Any) -> None:
         self._pairs: list[tuple[Any, Tensor]] = []
+        self._hooks: list[Any] = []
         self.named: dict[str, Tensor] = {}
         """By parameter name: the master, or the parameter itself where it is float32 already."""
         for name, parameter in model.named_parameters():
@@ -31,12 +32,17 @@ class Masters:
             if parameter.dtype in LOW:
                 self.named[name] = master = parameter.detach().float().requires_grad_()
                 self._pairs.append((parameter, master))
-                parameter.register_post_accumulate_grad_hook(_moves_to(master))
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(_moves_to(master)))
 
     @property
     def learning(self) -> list[Tensor]:
         """What the optimiser updates."""
         return list(self.named.values())
+
+    def release(self) -> None:
+        """Leave the gradients to whoever trains the model next."""
+        for hook in self._hooks:
+            hook.remove()
 
     def write_back(self) -> None:
         """Round the masters into the model's parameters."""

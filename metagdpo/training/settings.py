@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from metagdpo.objectives import Anchor, Objective
 from metagdpo.objectives.gdpo import Gdpo
 from metagdpo.schema import Frozen
+from metagdpo.training.on_policy_settings import Grpo
 
 
 class SequenceParams(Frozen):
@@ -72,6 +73,8 @@ class TrainParams(Frozen):
     held_out_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the groups that is not trained on but measured."""
     early_stop: EarlyStop | None = None
+    on_policy: Grpo | None = None
+    """GRPO on the policy's own answers, instead of the objective or after it; docs/on-policy.md."""
 
     @model_validator(mode="after")
     def _measured_where_needed(self) -> "TrainParams":
@@ -80,5 +83,16 @@ class TrainParams(Frozen):
             raise ValueError(message)
         if self.held_out_share > 0 and self.measure_every == 0:
             message = "held_out_share needs measure_every above 0, else the groups held out are never looked at"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_idle_beside_on_policy(self) -> "TrainParams":
+        idle = [name for name in ("anchors", "early_stop", "measure_every") if getattr(self, name)]
+        if self.on_policy is not None and self.on_policy.start == "base" and idle:
+            message = (
+                f"{' and '.join(idle)} act on the objective's training, which on_policy.start: base leaves out; set "
+                "anchors: [], early_stop: null and measure_every: 0, or on_policy.start: offline"
+            )
             raise ValueError(message)
         return self

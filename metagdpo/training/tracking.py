@@ -85,9 +85,7 @@ def run_facts(
     base, train = params["base"], params["train"]
     assert isinstance(base, dict)
     assert isinstance(train, dict)
-    objective = train["objective"]
-    assert isinstance(objective, dict)
-    label = f"{objective['kind']} ({train['method']})"
+    label = f"{objective_name(train)} ({train['method']})"
     return RunFacts(
         experiment=experiment,
         run_key=run_key,
@@ -97,6 +95,15 @@ def run_facts(
         data=tuple(DataInput(path=path, sha256=sha, dvc_md5=md5s.get(path)) for path, sha in sorted(data.items())),
         git_commit=git_commit,
     )
+
+
+def objective_name(train: Mapping[str, JsonValue]) -> str:
+    """What a training with this section `train` is called: `gdpo`, `grpo`, or `gdpo, then grpo`."""
+    objective, on_policy = train["objective"], train.get("on_policy")
+    assert isinstance(objective, dict)
+    if not isinstance(on_policy, dict):
+        return str(objective["kind"])
+    return "grpo" if on_policy["start"] == "base" else f"{objective['kind']}, then grpo"
 
 
 class RunLog:
