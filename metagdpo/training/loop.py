@@ -245,6 +245,7 @@ class Engine:
         return (
             f"{len(groups)} groups, the largest of {largest} tokens, {fits} the budget of {self.params.token_budget}; "
             f"{prompts}; {self.workers.n} process{'es' * (self.workers.n > 1)} on {self.workers.device.type}"
+            f"{', weights split over them' * self.workers.sharded}"
         )
 
     def _group_gradients(self, groups: Sequence[TrainGroup], *, first: bool) -> tuple[dict[str, float], int]:

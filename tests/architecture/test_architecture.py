@@ -46,7 +46,6 @@ DOORS = {
     "transformers": {"metagdpo/training/", "metagdpo/models/", "metagdpo/assets.py"},
     "reasoning_gym": {"metagdpo/answers.py", "metagdpo/sources/procedural.py", "metagdpo/evaluation/items.py"},
     "click": {"metagdpo/cli.py"},
-    "trl": {"metagdpo/training/on_policy.py"},
 }
 
 EQUATION_HOMES = {
