@@ -174,12 +174,6 @@ def make_families(sequences: Sequence[TokenSequence], *, shared_prompt: bool) ->
     return families
 
 
-def token_ratio(sequences: Sequence[TokenSequence], families: Sequence[Family]) -> float:
-    """Tokens of every sequence by itself over tokens that are computed; 1 where nothing is shared."""
-    alone = sum(len(each.prompt_ids) + each.n_computed for each in sequences)
-    return alone / max(1, sum(family.n_tokens for family in families))
-
-
 def pack(sizes: Sequence[int], token_budget: int, *, padded: bool = False) -> list[list[int]]:
     """Put units into batches of similar length, each within the budget.
 

@@ -16,7 +16,6 @@ from metagdpo.training.collate import (
     make_batch,
     make_families,
     pack,
-    token_ratio,
 )
 from metagdpo.training.settings import SequenceParams
 
@@ -85,13 +84,6 @@ def test_a_prompt_is_shared_where_that_saves_tokens():
     for n_prompt, expected in ((1, 3), (9, 1)):
         sequences = [sequence(str(i), range(n_prompt), range(50)) for i in range(3)]
         assert len(make_families(sequences, shared_prompt=True)) == expected
-
-
-def test_the_token_ratio_is_what_is_saved():
-    """G (P + R) over P + G R with P = 9, R = 3 computed tokens, G = 3."""
-    sequences = [sequence(str(i), range(9), range(4)) for i in range(3)]
-    families = make_families(sequences, shared_prompt=True)
-    assert token_ratio(sequences, families) == 3 * (9 + 3) / (9 + 3 * 3)
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -22,8 +22,9 @@ from metagdpo.records.training_step import TrainingStep
 from metagdpo.schema import read_jsonl
 from metagdpo.training.anchoring import samples_of_step
 from metagdpo.training.collate import context_free_sequences, group_sequences
+from metagdpo.training.gauge import best_step
 from metagdpo.training.logprobs import Scorer
-from metagdpo.training.loop import best_step, groups_of_step, learning_rate, train
+from metagdpo.training.loop import groups_of_step, learning_rate, train
 from metagdpo.training.model import save_candidate
 from metagdpo.training.reference import score_batches
 from metagdpo.training.settings import EarlyStop, LoraParams, SequenceParams, TrainParams
@@ -123,6 +124,16 @@ def test_training_orders_the_responses(trained):
     assert all(step.values["advantage_alignment"] > 0 for step in trained[0].metrics)
 
 
+def test_the_token_ratio_says_what_shared_prompts_save(trained, tiny_model_dir):
+    """Over the last step, which has one group: G (P + R) / (P + G R), by the lengths of its sequences."""
+    tokenizer = load_tokenizer(tiny_model_dir)
+    (last,) = groups_of_step(5, 5, 2, 7)
+    sequences = list(group_sequences(tokenizer, [GROUPS[last]], SEQUENCES))
+    n_prompt, n_responses = len(sequences[0].prompt_ids), sum(each.n_computed for each in sequences)
+    expected = (4 * n_prompt + n_responses) / (n_prompt + n_responses)
+    assert trained[0].metrics[-1].values["token_ratio"] == pytest.approx(expected)
+
+
 def test_every_step_is_in_the_file_and_was_logged(trained):
     result, work, logged = trained
     assert list(read_jsonl(work / "metrics.jsonl", TrainingStep)) == list(result.metrics)
@@ -153,6 +164,21 @@ def test_killed_and_rerun_ends_with_the_same_bits(tiny_model_dir, tmp_path, meth
         for name in ("whole", "torn")
     ]
     assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("last", range(6))
+def test_stopped_after_any_step_it_ends_with_the_same_bits(trained, tiny_model_dir, tmp_path, last):
+    """An exception instead of a kill, at every step: before, at and after checkpoints, and after the last."""
+
+    def stop(step, _values):
+        if step == last:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_model_dir, tmp_path, log=stop)
+    again = run(tiny_model_dir, tmp_path)
+    assert [step.values for step in again.metrics] == [step.values for step in trained[0].metrics]
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(trained[0]).items())
 
 
 def test_no_anchor_leaves_no_anchor_metric(tiny_model_dir, tmp_path):
