@@ -190,8 +190,8 @@ def _speed(table: dict[Point, dict[str, list[Run]]]) -> str:
     note = (
         f"Speed. Targets: at P = 256, R = 128, G = 10 at least {SPEED_UP['trl']:g} over TRL and "
         f"{SPEED_UP['trl_cached']:g} over TRL with precomputed references; everywhere at least {SPEED_UP_ANYWHERE:g}. "
-        "Seconds are those of all threads on a CPU, which other work on the machine lengthens less than wall time, and wall "
-        "seconds on a GPU; speed-ups are their ratios, in brackets those of wall time."
+        "Seconds are those of all threads on a CPU, which other work on the machine lengthens less than wall time, and "
+        "wall seconds on a GPU; speed-ups are their ratios, in brackets those of wall time."
     )
     return note + "\n\n" + _markdown(head, rows)
 
