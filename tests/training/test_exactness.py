@@ -113,7 +113,7 @@ def test_many_prompts_beyond_the_budget_are_computed_in_turn(scorer):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_chain_is_streamed_in_order_within_the_budget(seed):
     """No part waits longer than for its right neighbour, whatever the order in which responses came."""
-    sequences = a_group(seed, 12, n_prompt=20)
+    sequences = a_group(seed, 12, n_prompt=20, longest=15)
     rewards = torch.randperm(12, generator=torch.Generator().manual_seed(seed)).double()
     found = plan.make_plan(sequences, Gdpo().coupling(rewards), 60, shared_prompt=True, packed=True)
     assert found.way == "streamed"
