@@ -61,7 +61,8 @@ def backward_through(
         coupling_SS: Whether d loss / d log p_i may depend on log p_j; on the diagonal whether it can be other than 0.
             None: everything depends on everything.
     """
-    coupling_SS = everything(len(sequences)) if coupling_SS is None else coupling_SS
+    if coupling_SS is None:
+        coupling_SS = torch.ones(len(sequences), len(sequences), dtype=torch.bool)
     plan = make_plan(sequences, coupling_SS, token_budget, shared_prompt=shared_prompt, packed=scorer.packed)
     log_probs_S = torch.zeros(len(sequences), dtype=torch.float64)
     with torch.no_grad():
@@ -70,11 +71,6 @@ def backward_through(
     carry_out = {"whole": _whole, "streamed": _streamed, "two_passes": _two_passes}[plan.way]
     carry_out(scorer, sequences, loss, plan, log_probs_S)
     return Scored(log_probs_S, slopes(loss, log_probs_S), plan.n_tokens, plan.way)
-
-
-def everything(n: int) -> Tensor:
-    """The coupling of a loss in which each of n sequences depends on all."""
-    return torch.ones(n, n, dtype=torch.bool)
 
 
 def score_all(

@@ -80,7 +80,9 @@ def save_checkpoint(
         raise StoreError(message) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _checkpoints(folder)[keep:]:
+    # Later ones are of a run that was cut off before it could go on from them; kept, they would push this one out.
+    kept = [path for path in _checkpoints(folder) if path.name <= target.name][:keep]
+    for old in set(_checkpoints(folder)) - set(kept):
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -68,6 +68,14 @@ def test_the_newest_two_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
 
 
+def test_one_of_a_run_that_was_cut_off_later_does_not_push_out_the_new_one(tmp_path):
+    """As for the best weights: saved at step 9, killed, gone on from step 4, and then best at step 6."""
+    model, optimiser = fresh()
+    for step in (9, 6):
+        save_checkpoint(tmp_path, step, "key", named(model), optimiser, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000006"]
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, error):
     model, optimiser = fresh()
