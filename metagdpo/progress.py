@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -53,6 +54,9 @@ def run_stage(stage: str, main: Callable[[], None]) -> None:
         if first:
             print(f"[{stage}] interrupted; finished work is kept. Run `dvc repro` to go on.", flush=True)
         raise SystemExit(130) from None
+    except Exception:  # noqa: BLE001  (the last border: Python's own code, 1, would be taken for a BLOCK)
+        traceback.print_exc()
+        raise SystemExit(MetagdpoError.exit_code) from None
 
 
 def _held(stage: str) -> "contextlib.AbstractContextManager[object]":

@@ -33,8 +33,16 @@ def test_an_expected_error_is_one_message_and_its_exit_code(capsys, tmp_path, mo
 
     with pytest.raises(SystemExit) as left:
         run_stage("release", refuse)
-    assert left.value.code == 10
+    assert left.value.code == Blocked.exit_code == 1
     assert capsys.readouterr().out == "[release] Blocked: the verdict is BLOCK\n"
+
+
+def test_an_unexpected_error_shows_its_traceback_and_never_looks_like_a_verdict(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        run_stage("gate", lambda: {}["nowhere"])
+    assert left.value.code == 70
+    assert "KeyError: 'nowhere'" in capsys.readouterr().err
 
 
 def test_a_stage_waits_for_itself_in_another_process(tmp_path):

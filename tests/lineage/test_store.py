@@ -28,4 +28,4 @@ def test_a_store_that_cannot_be_reached_is_an_error_with_the_way_out(uri, monkey
     with pytest.raises(StoreError, match="correct MLFLOW_TRACKING_URI") as caught:
         open_client(uri)
     assert Path("mlflow.db").exists() is False
-    assert caught.value.exit_code == 5
+    assert caught.value.exit_code == 6

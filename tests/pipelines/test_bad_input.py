@@ -17,8 +17,8 @@ def project(fresh_project, tmp_path):
 def test_all_problems_of_params_at_once(project):
     """An unknown key and a wrong type are both named, with their paths."""
     toy.set_params(project, "reward: {correct: 1.0, format: 0.5}", "reward: {correct: yes, fromat: 0.5}")
-    toy.set_params(project, "evaluate: {batch_size: 32}", "evaluate: {batch_size: 32}\nevalute: {}")
-    text = toy.run(project, "metagdpo", "check", code=2)
+    toy.set_params(project, "evaluate: {batch_size: 32", "evalute: {}\nevaluate: {batch_size: 32")
+    text = toy.run(project, "metagdpo", "check", code=3)
     for words in ("reward.correct", "reward.fromat", "evalute: no stage has such a section"):
         assert words in text
 
@@ -26,7 +26,7 @@ def test_all_problems_of_params_at_once(project):
 def test_missing_model_names_the_ways_to_give_one(project):
     """A model directory that is not there."""
     toy.set_params(project, "base: {model: tiny,", "base: {model: nowhere,")
-    text = toy.run(project, "python", "-m", "pipelines.assets", code=4)
+    text = toy.run(project, "python", "-m", "pipelines.assets", code=5)
     assert "there is no model directory `nowhere`" in text
     assert "asset:<name>" in text
     assert "Traceback" not in text
@@ -37,7 +37,7 @@ def test_malformed_line_is_named(project):
     lines = (project / "questions.jsonl").read_text().splitlines()
     lines[2] = '{"question": "3 + 4 =", "answer"'
     (project / "questions.jsonl").write_text("\n".join(lines))
-    text = toy.run(project, "python", "-m", "pipelines.ingest", code=3)
+    text = toy.run(project, "python", "-m", "pipelines.ingest", code=4)
     assert "questions.jsonl" in text
     assert "line 3" in text
 
@@ -45,7 +45,7 @@ def test_malformed_line_is_named(project):
 def test_empty_pool(project):
     """No question at all."""
     (project / "questions.jsonl").write_text("")
-    text = toy.run(project, "python", "-m", "pipelines.ingest", code=3)
+    text = toy.run(project, "python", "-m", "pipelines.ingest", code=4)
     assert "Traceback" not in text
     assert "question" in text
 
