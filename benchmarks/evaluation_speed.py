@@ -1,70 +1,89 @@
-"""Claim: multiple-choice items cost a fraction of plain lm-eval HF time, with the same decisions.
+"""Claim: the gate's evaluation costs at most a third of lm-eval's plain HF run of the same items, with equal scores.
 
-Both ways score the same requests with the same model in one process, suite by suite; the plain way is lm-eval's own
-HFLM at several batch sizes. Times are CPU seconds of the process. Left out: reading and building items.
+Both ways are lm-eval's own run of the same items in one process: ours with the model class of `evaluation.harness` in
+batches of --items, the plain way with lm-eval's HFLM, at its default batch size 1 and at larger ones. The ways take
+turns; a time is the median of --repeats, in CPU seconds of the process. The last rows add up all suites at their full
+number of items. Left out: reading and building items, loading the model, and what a sequential evaluation saves.
 
-    python benchmarks/evaluation_speed.py assets/smollm2-135m-instruct --items 64
+    OMP_NUM_THREADS=1 python benchmarks/evaluation_speed.py assets/smollm2-135m-instruct --items 32 --repeats 3
 """
 
 import argparse
+import statistics
 import time
 from pathlib import Path
+from typing import Any
 
-from metagdpo.evaluation.continuations import continuation_log_probs
+from metagdpo.evaluation import harness
 from metagdpo.evaluation.items import build_items
-from metagdpo.evaluation.suite import load_suites
+from metagdpo.evaluation.suite import Suite, load_suites
 from metagdpo.models.load import load_model, load_tokenizer
 
-PLAIN_BATCH_SIZES = (1, 8, 32)
+OURS = "ours"
 
 
 def main() -> None:
-    """Print one line for each choice suite and way."""
-    parser = argparse.ArgumentParser(description="Cost of choice items, ours against plain lm-eval.")
+    """Print one line for each suite and way, and the sums."""
+    parser = argparse.ArgumentParser(description="Cost of an evaluation, ours against plain lm-eval.")
     parser.add_argument("model", type=Path)
-    parser.add_argument("--suites", type=Path, default=Path("registry/suites"))
+    parser.add_argument("--registry", type=Path, default=Path("registry/suites"))
+    parser.add_argument("--suites", nargs="*", help="only these; all without it")
     parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--items", type=int, default=64)
+    parser.add_argument("--items", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32], help="of the plain way")
     arguments = parser.parse_args()
+    model, tokenizer = load_model(arguments.model, "float32"), load_tokenizer(arguments.model)
+    ways = {OURS: harness._language_model(model, tokenizer, batch_size=32)}  # noqa: SLF001  (what is measured)
     from lm_eval.models.huggingface import HFLM
 
-    model, tokenizer = load_model(arguments.model, "float32"), load_tokenizer(arguments.model)
-    print(f"{'suite':16} {'way':16} {'CPU s':>8} {'items/s':>8} {'ours/plain':>11} {'same decisions':>15}")
-    for suite in load_suites(arguments.suites):
-        if suite.form != "choice":
+    for size in arguments.batch_sizes:
+        ways[f"plain, batch {size}"] = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size, device="cpu")
+    totals = dict.fromkeys(ways, 0.0)
+    print("| suite | way | CPU s an item | ours / plain | equal answers | largest difference, nats |")
+    print("|---|---|---|---|---|---|")
+    for suite in load_suites(arguments.registry):
+        if arguments.suites and suite.name not in arguments.suites:
             continue
-        items = build_items(suite, arguments.assets)[: arguments.items]
-        plain = HFLM(pretrained=model, tokenizer=tokenizer, device="cpu")
-        requests = [
-            (("", ""), *plain._encode_pair(item.prompt, f" {option}"))  # noqa: SLF001  (the request form of its own)
-            for item in items
-            for option in item.options
-        ]
-        start = time.process_time()
-        pairs = [request[1:] for request in requests]
-        ours = [value for _, value in sorted(continuation_log_probs(model, pairs, max_length=plain.max_length))]
-        seconds = time.process_time() - start
-        print(f"{suite.name:16} {'ours':16} {seconds:8.1f} {len(items) / seconds:8.1f}")
-        for batch_size in PLAIN_BATCH_SIZES:
-            plain.batch_size_per_gpu = batch_size
+        items = build_items(suite, arguments.assets)
+        seconds, samples = measure(suite, items[: arguments.items], ways, arguments.repeats)
+        for way, spent in seconds.items():
+            each = spent / min(len(items), arguments.items)
+            totals[way] += each * len(items)
+            same, apart = compare(suite, samples[OURS], samples[way])
+            ratio = f"{seconds[OURS] / spent:.2f}"
+            print(f"| {suite.name} | {way} | {each:.3f} | {ratio} | {same:.0%} | {apart:.1e} |", flush=True)
+    for way, total in totals.items():
+        print(f"| all items of these suites | {way} | {total:.0f} in all | {totals[OURS] / total:.2f} | | |")
+
+
+def measure(suite: Suite, items: Any, ways: dict[str, Any], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Median CPU seconds and lm-eval's samples of every way; the ways take turns."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    samples = {}
+    for _ in range(repeats):
+        for way, lm in ways.items():
             start = time.process_time()
-            theirs = plain._loglikelihood_tokens(requests, disable_tqdm=True)  # noqa: SLF001  (as above)
-            plain_seconds = time.process_time() - start
-            same = decisions(items, ours) == decisions(items, theirs)
-            way = f"plain, batch {batch_size}"
-            rate, ratio = len(items) / plain_seconds, seconds / plain_seconds
-            print(f"{'':16} {way:16} {plain_seconds:8.1f} {rate:8.1f} {ratio:11.2f} {same!s:>15}", flush=True)
+            samples[way] = harness._samples(suite, items, lm)  # noqa: SLF001  (as above)
+            seconds[way].append(time.process_time() - start)
+    return {way: statistics.median(values) for way, values in seconds.items()}, samples
 
 
-def decisions(items: list, values: list[tuple[float, bool]]) -> list[tuple[int, int]]:
+def compare(suite: Suite, ours: Any, theirs: Any) -> tuple[float, float]:
+    """Share of items with the same choices or the same text; largest difference of log-likelihoods."""
+    pairs = [(one["filtered_resps"], other["filtered_resps"]) for one, other in zip(ours, theirs, strict=True)]
+    if suite.form == "generate":
+        return statistics.mean(one == other for one, other in pairs), 0.0
+    logs = [([v for v, _ in one], [v for v, _ in other]) for one, other in pairs]
+    lengths = [[len(option) for option in sample["doc"]["options"]] for sample in ours]
+    same = [choices(one, n) == choices(other, n) for (one, other), n in zip(logs, lengths, strict=True)]
+    return statistics.mean(same), max(abs(a - b) for one, other in logs for a, b in zip(one, other, strict=True))
+
+
+def choices(values: list[float], lengths: list[int]) -> tuple[int, int]:
     """Positions chosen by log-likelihood and by log-likelihood per character."""
-    found, start = [], 0
-    for item in items:
-        logs = [value for value, _ in values[start : start + len(item.options)]]
-        start += len(logs)
-        per_character = [log / len(option) for log, option in zip(logs, item.options, strict=True)]
-        found.append((logs.index(max(logs)), per_character.index(max(per_character))))
-    return found
+    per_character = [value / length for value, length in zip(values, lengths, strict=True)]
+    return values.index(max(values)), per_character.index(max(per_character))
 
 
 if __name__ == "__main__":

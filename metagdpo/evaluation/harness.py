@@ -3,16 +3,17 @@
 lm-eval builds the requests, renders the chat template and scores choices; the model behind it (`_language_model`)
 computes a question once for all its options and lets finished answers leave the batch. Written answers are scored here
 by the answer contract, from the raw text that is kept. Nothing is read from a network or from lm-eval's request cache,
-whose keys do not name the model. A finished suite is kept in the work folder under everything that decides its scores,
-so that a rerun, or a second candidate of the same base, pays only for what is new.
+whose keys do not name the model. Every finished batch is kept in the work folder (`rounds`), so that a rerun, or a
+second candidate of the same base, pays only for what is new. A batch is one run of lm-eval, which costs 6 ms.
 
-Left out: several GPUs, and resuming inside a suite.
+Left out: several GPUs.
 """
 
+import functools
 import importlib.metadata
 import logging
+import math
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,34 +24,40 @@ from metagdpo.answers import score_answer, verify
 from metagdpo.errors import DataError, ModelError
 from metagdpo.evaluation.continuations import continuation_log_probs
 from metagdpo.evaluation.items import Item
+from metagdpo.evaluation.rounds import Asked, Stop, score_in_rounds
 from metagdpo.evaluation.suite import Suite, task_digest
-from metagdpo.models.chat import stop_ids
-from metagdpo.models.local import decode
-from metagdpo.models.port import Sampling
-from metagdpo.progress import bar
-from metagdpo.records.item_score import EvaluationManifest, ItemScore, SuiteRun
+from metagdpo.evaluation.written import ending_tokens, written_answers
+from metagdpo.records.item_score import EvaluationManifest, ItemScore, SuiteRun, documents_digest
 from metagdpo.records.model_identity import ModelIdentity
-from metagdpo.schema import Frozen, digest_json, digest_record, read_jsonl, write_record
+from metagdpo.schema import Frozen, digest_json, read_jsonl
 
-SCORING = 1  # raise it when this package could give other scores: older results are then neither reused nor compared
+PACK_TOKENS = 16
+"""Tokens of a pack of choices for each answer of a batch: at 32 answers 512, the fastest on a CPU."""
+SCORING = 2  # raise it when this package could give other scores: older results are then neither reused nor compared
+
+
+class NoiseParams(Frozen):
+    """The second measurement of the base: its differences from the first are what numerics alone can change."""
+
+    batch_size: int = pydantic.Field(gt=0)
+    """Another one than `evaluate.batch_size`; a smaller one regroups every suite."""
+    dtype: str | None = None
+    """Another dtype of the weights; null for that of `base`."""
 
 
 class EvaluateParams(Frozen):
     """Section `evaluate`."""
 
     batch_size: int = pydantic.Field(gt=0)
-    """Answers written together. Scores of base and candidate are compared only at one batch size."""
+    """Answers written together; choices are read 16 times as many tokens at a time. Scores of base and candidate are
+    compared only at one batch size."""
     max_items: int | None = pydantic.Field(default=None, gt=0)
     """At most so many items of each suite, the first ones; null for all. For smoke runs: fewer items decide less."""
-
-
-class SuiteResult(Frozen):
-    """A finished suite in the work folder."""
-
-    key: str
-    """Digest of everything that decides the scores."""
-    seconds: float
-    scores: tuple[ItemScore, ...]
+    items_per_look: int = pydantic.Field(default=32, gt=0)
+    """Items scored together: what a kill loses at most, and how often a sequential evaluation may stop. Scores of base
+    and candidate are compared only at one value, sequential or not."""
+    noise: NoiseParams | None = None
+    """How the noise floor is measured; null: it is not."""
 
 
 def harness_version() -> str:
@@ -66,8 +73,10 @@ def evaluate(
     *,
     dtype: str,
     batch_size: int,
+    items_per_look: int,
     max_items: int | None,
     work: Path,
+    stop: Stop | None = None,
 ) -> tuple[list[ItemScore], EvaluationManifest]:
     """Score a model on every suite.
 
@@ -78,8 +87,10 @@ def evaluate(
         items: Folder with <suite>.jsonl for each.
         dtype: Of the model's weights.
         batch_size: Answers written together.
+        items_per_look: Items scored together, with or without a stopping rule; see `rounds`.
         max_items: At most so many items of each suite; None for all.
-        work: Folder in which finished suites are kept.
+        work: Folder in which finished batches are kept.
+        stop: After every round, from the scores so far to the suites that need no more; None to score all items.
 
     Returns:
         Scores in the order of suites and items, and how they were measured.
@@ -88,32 +99,36 @@ def evaluate(
         DataError: A suite has no items, or an item does not fit into the model.
         ModelError: A chat suite meets a model without a chat template.
     """
-    models: list[Any] = []
 
+    @functools.cache
     def language_model() -> Any:
-        if not models:
-            models.append(_language_model(*load(), batch_size=batch_size))
-        return models[0]
+        return _language_model(*load(), batch_size=batch_size)
 
-    scores: list[ItemScore] = []
-    runs = []
+    asked, runs = [], []
     for suite in suites:
-        asked = _read_items(suite, items / f"{suite.name}.jsonl", max_items)
-        documents = digest_json([digest_record(item) for item in asked])
-        run = SuiteRun(suite=suite.name, task=task_digest(suite), documents=documents, n_items=len(asked))
-        result = _kept_or_computed(
-            suite, asked, run, identity, language_model, dtype=dtype, batch_size=batch_size, work=work
-        )
-        scores += result.scores
+        chosen = _read_items(suite, items / f"{suite.name}.jsonl", max_items)
+        run = _run(suite, chosen)
+        # Where a model lies and what its licence is do not change what it answers.
+        model = identity.model_dump(mode="json", exclude={"reference", "licence"})
+        settings = [harness_version(), dtype, batch_size, items_per_look]
+        asked.append(Asked(suite, chosen, digest_json([model, run.model_dump(mode="json"), *settings])))
         runs.append(run)
+    scores = score_in_rounds(
+        asked,
+        lambda suite, batch: list(_scores(suite, batch, language_model())),
+        items_per_look=items_per_look,
+        work=work,
+        stop=stop,
+    )
     manifest = EvaluationManifest(
         model=identity,
-        suites=tuple(runs),
+        suites=tuple(run.model_copy(update={"n_scored": len(scores[run.suite])}) for run in runs),
         harness=harness_version(),
         dtype=dtype,
         batch_size=batch_size,
+        items_per_look=items_per_look,
     )
-    return scores, manifest
+    return [score for run in runs for score in scores[run.suite]], manifest
 
 
 def accuracy(scores: Sequence[ItemScore]) -> dict[str, float]:
@@ -131,59 +146,41 @@ def _read_items(suite: Suite, path: Path, max_items: int | None) -> list[Item]:
     return items
 
 
-def _kept_or_computed(
-    suite: Suite,
-    items: Sequence[Item],
-    run: SuiteRun,
-    identity: ModelIdentity,
-    language_model: Callable[[], Any],
-    *,
-    dtype: str,
-    batch_size: int,
-    work: Path,
-) -> SuiteResult:
-    # Where a model lies and what its licence is do not change what it answers.
-    model = identity.model_dump(mode="json", exclude={"reference", "licence"})
-    key = digest_json([model, run.model_dump(mode="json"), harness_version(), dtype, batch_size])
-    path = work / f"{suite.name}-{key.removeprefix('sha256:')[:16]}.json"
-    if path.exists():
-        try:
-            kept = SuiteResult.model_validate_json(path.read_bytes())
-        except pydantic.ValidationError:
-            kept = None
-        if kept is not None and kept.key == key:
-            print(f"{suite.name}: {len(items)} scores reused from {path}", flush=True)
-            return kept
-    lm = language_model()
-    start = time.perf_counter()
-    scores = tuple(_scores(suite, items, lm))
-    result = SuiteResult(key=key, seconds=time.perf_counter() - start, scores=scores)
-    print(f"{suite.name}: {len(items)} items in {result.seconds:.0f} s", flush=True)
-    write_record(path, result)
-    return result
+def _run(suite: Suite, items: Sequence[Item]) -> SuiteRun:
+    """A full run of a suite."""
+    return SuiteRun(
+        suite=suite.name,
+        task=task_digest(suite),
+        generation=suite.generation,
+        documents=documents_digest((item.id, item.doc, item.target, item.cluster) for item in items),
+        n_items=len(items),
+        n_scored=len(items),
+    )
 
 
 def _scores(suite: Suite, items: Sequence[Item], lm: Any) -> Iterator[ItemScore]:
-    """Run one suite through lm-eval and pair its samples with our items."""
+    """Score a batch of one suite."""
+    if suite.chat and not lm.tokenizer.chat_template:
+        message = f"suite {suite.name} asks through the chat template, and {lm.tokenizer.name_or_path} has none. "
+        raise ModelError(message + "Use an instruction-tuned model, or set `chat: false` in the suite.")
+    for item, sample in zip(items, _samples(suite, items, lm), strict=True):
+        yield _item_score(suite, item, sample)
+
+
+def _samples(suite: Suite, items: Sequence[Item], lm: Any) -> list[dict[str, Any]]:
+    """What lm-eval's own run says about each item, with any model class of lm-eval."""
     _offline()
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import evaluate as run_tasks
 
-    if suite.chat and not lm.tokenizer.chat_template:
-        message = f"suite {suite.name} asks through the chat template, and {lm.tokenizer.name_or_path} has none. "
-        raise ModelError(message + "Use an instruction-tuned model, or set `chat: false` in the suite.")
-    lm.what = suite.name
-    task = ConfigurableTask(config=_task(suite, items))
     results = run_tasks(
         lm=lm,
-        task_dict={"tasks": {suite.name: task}, "groups": {}},
+        task_dict={"tasks": {suite.name: ConfigurableTask(config=_task(suite, items))}, "groups": {}},
         bootstrap_iters=0,
         log_samples=True,
         apply_chat_template=suite.chat,
     )
-    samples = {sample["doc_id"]: sample for sample in results["samples"][suite.name]}
-    for position, item in enumerate(items):
-        yield _item_score(suite, item, samples[position])
+    return sorted(results["samples"][suite.name], key=lambda sample: sample["doc_id"])
 
 
 def _task(suite: Suite, items: Sequence[Item]) -> dict[str, Any]:
@@ -218,34 +215,39 @@ def _task(suite: Suite, items: Sequence[Item]) -> dict[str, Any]:
 def _item_score(suite: Suite, item: Item, sample: dict[str, Any]) -> ItemScore:
     if suite.form == "choice":
         gains = [log_prob for log_prob, _ in sample["filtered_resps"]]
+        if not all(math.isfinite(gain) for gain in gains):
+            message = f"suite {suite.name}, item {item.id}: the model gives the options the log-likelihoods {gains}. "
+            raise ModelError(message + "Such a model answers nothing; look at its training.")
         if suite.metric == "acc_norm":
             gains = [gain / len(option) for gain, option in zip(gains, item.options, strict=True)]
         score, answer = float(sample[suite.metric]), item.options[gains.index(max(gains))]
-        target: Any = [list(item.options), item.gold]
     else:
         answer = sample["filtered_resps"][0]
-        score, target = _written_score(suite, item, answer), item.question and item.question.model_dump(mode="json")
+        score = _written_score(suite, item, answer)
     return ItemScore(
         suite=suite.name,
         item_id=item.id,
-        doc=digest_json([item.prompt, list(item.options)]),
+        doc=item.doc,
         prompt=digest_json([list(arguments) for arguments in sample["arguments"]]),
-        target=digest_json(target),
+        target=item.target,
         score=score,
         answer=answer,
+        cluster=item.cluster,
     )
 
 
 def _written_score(suite: Suite, item: Item, text: str) -> float:
-    """1 for an answer that gets the verifier's full score, otherwise 0: paired tests need hits and misses."""
+    """The verifier's score of an answer; with `exact` only the full score counts, so that there are hits and misses."""
     if item.question is None:
         raise DataError(
             f"suite {suite.name}, item {item.id}: a written answer needs `question`. Rerun `dvc repro suites`."
         )
     if suite.answer == "boxed":
-        return float(verify(item.question, text) >= 1.0)
-    first = text.strip().partition("\n")[0].strip()
-    return float(first != "" and score_answer(item.question, first) >= 1.0)
+        score = verify(item.question, text)
+    else:
+        first = text.strip().partition("\n")[0].strip()
+        score = score_answer(item.question, first) if first else 0.0
+    return score if suite.metric == "graded" else float(score >= 1.0)
 
 
 def _offline() -> None:
@@ -253,6 +255,11 @@ def _offline() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     # It warns about every choice that we make on purpose (models already loaded, documents in memory).
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from lm_eval.api import task
+    from tqdm import tqdm
+
+    # It would show a bar of its own for every batch whose prompts it builds.
+    task.tqdm = functools.partial(tqdm, disable=True)
 
 
 def _language_model(model: Any, tokenizer: Any, *, batch_size: int) -> Any:
@@ -260,73 +267,37 @@ def _language_model(model: Any, tokenizer: Any, *, batch_size: int) -> Any:
     _offline()
     from lm_eval.models.huggingface import HFLM
 
-    class SharedPrefixLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
-        """HFLM with faster, equal ways to score continuations and to write answers."""
+    @functools.cache
+    def ends(until: tuple[str, ...]) -> frozenset[int]:
+        return ending_tokens(tokenizer, until)
 
-        what = "evaluate"
+    class SharedPrefixLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
+        """HFLM with faster, equal ways to score continuations and to write answers; the bars are those of `rounds`."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:  # noqa: ARG002, FBT001, FBT002  (parent's)
             return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
             pairs = [(context, continuation) for _, context, continuation in requests]
-            found = continuation_log_probs(self.model, pairs, max_length=self.max_length)
-            scored = dict(bar(found, total=len(requests), what=self.what, unit="options"))
+            pack_tokens = PACK_TOKENS * int(self.batch_size)
+            found = continuation_log_probs(self.model, pairs, max_length=self.max_length, pack_tokens=pack_tokens)
+            scored = dict(found)
             return [scored[position] for position in range(len(requests))]
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:  # noqa: ARG002, FBT001, FBT002  (parent's)
             settings = requests[0].args[1]
-            found = _written(
-                self.model,
-                self.tokenizer,
-                [self.tok_encode(request.args[0]) for request in requests],
-                until=settings["until"],
-                max_new_tokens=settings["max_gen_toks"],
-                batch_size=self.batch_size,
-                max_length=self.max_length,
+            texts = dict(
+                written_answers(
+                    self.model,
+                    self.tokenizer,
+                    [self.tok_encode(request.args[0]) for request in requests],
+                    until=settings["until"],
+                    ends=ends(tuple(settings["until"])),
+                    max_new_tokens=settings["max_gen_toks"],
+                    batch_size=self.batch_size,
+                    max_length=self.max_length,
+                )
             )
-            texts = dict(bar(found, total=len(requests), what=self.what, unit="answers"))
             return [texts[position] for position in range(len(requests))]
 
     return SharedPrefixLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device))
-
-
-def _written(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[list[int]],
-    *,
-    until: Sequence[str],
-    max_new_tokens: int,
-    batch_size: int,
-    max_length: int,
-) -> Iterator[tuple[int, str]]:
-    """Yield (position, greedy answer up to the first stop text), prompts of similar length together, longest first."""
-    longest = max(len(prompt) for prompt in prompts)
-    if longest + max_new_tokens > max_length:
-        message = (
-            f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit into the model's {max_length}. "
-        )
-        raise DataError(message + "Shorten the suite's prompt or its max_new_tokens.")
-    stops = stop_ids(tokenizer, model)
-    # A token that contains the stop text ends the answer; what it says before that text is kept below.
-    ends = stops | {i for i in range(len(tokenizer)) if until and any(text in tokenizer.decode([i]) for text in until)}
-    sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
-    prefix = _common_prefix(prompts)
-    order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        rests = [prompts[position][len(prefix) :] for position in batch]
-        for row, tokens, _ in decode(model, rests, [0] * len(batch), sampling, ends, prefix=prefix):
-            ended = bool(tokens) and tokens[-1] in stops
-            text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
-            for stop in until:
-                text = text.partition(stop)[0]
-            yield batch[row], text
-
-
-def _common_prefix(prompts: Sequence[list[int]]) -> list[int]:
-    """Tokens with which all prompts begin (worked examples, chat opening), at most all but the last of the shortest."""
-    first, last = min(prompts), max(prompts)  # in the order of lists, these two differ first
-    limit = min(len(prompt) for prompt in prompts) - 1
-    return first[: next((t for t in range(limit) if first[t] != last[t]), limit)]

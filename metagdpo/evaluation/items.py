@@ -7,7 +7,8 @@ once and counted. Left out: any look at a model; whether an item suits one is me
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ class Item(Frozen):
     """Position of the right option."""
     question: Question | None = None
     """What verifies a written answer."""
+    cluster: str | None = None
+    """Passage, subject or template that the item shares with others; None when it is independent."""
+
+    @property
+    def doc(self) -> str:
+        """Digest of what is asked."""
+        return digest_json([self.prompt, list(self.options)])
+
+    @property
+    def target(self) -> str:
+        """Digest of what is right: options and gold, or the question with its answer and verifier."""
+        if self.options:
+            return digest_json([list(self.options), self.gold])
+        return digest_json(self.question and self.question.model_dump(mode="json"))
 
 
 class ItemSet(Frozen):
@@ -51,6 +66,7 @@ class _FileLine(Frozen):
     gold: int | None = pydantic.Field(default=None, ge=0)
     answer: str | None = None
     verifier: str = "exact"
+    cluster: str | None = pydantic.Field(default=None, min_length=1)
 
 
 def build_items(suite: Suite, assets: Path) -> tuple[Item, ...]:
@@ -59,15 +75,18 @@ def build_items(suite: Suite, assets: Path) -> tuple[Item, ...]:
 
 
 def collect(suite: Suite, assets: Path) -> ItemSet:
-    """Read or generate a suite's documents, remove repetitions, and draw the subset.
+    """Read or generate a suite's documents, remove repetitions, and draw the subset in a random order.
+
+    An evaluation that stops early has asked the first items only: their order must say nothing about them, and the
+    clusters (which are drawn whole, in random order, until one does not fit any more) stay together.
 
     Args:
         suite: The suite.
         assets: Folder that holds a directory for each asset.
 
     Raises:
-        ConfigError: The suite has no items, or its family does not exist.
-        DataError: A file is missing or a line cannot be used; names file and line.
+        ConfigError: The suite has no items, a cluster of more than `n_items`, or a family that does not exist.
+        DataError: A file is missing, a line cannot be used (names file and line), or two items have one id.
     """
     found = list(_documents(suite, assets))
     # Equal question and equal options: the first one stays, whatever its gold answer.
@@ -75,8 +94,30 @@ def collect(suite: Suite, assets: Path) -> ItemSet:
     if not unique:
         message = f"suite {suite.name} has no items: {suite.reference} yields none with the suite's settings. "
         raise ConfigError(message + f"Correct registry/suites/{suite.name}.yaml, or remove it.")
-    drawn = random.Random(derived_seed("suite", suite.name, suite.seed)).sample(unique, min(suite.n_items, len(unique)))  # noqa: S311  (no secret)
+    repeated = [name for name, times in Counter(item.id for item in unique).items() if times > 1]
+    if repeated:
+        message = f"suite {suite.name}: {len(repeated)} ids stand for several items each, such as {repeated[0]!r}. "
+        raise DataError(message + "Give every item an id of its own, or leave `id` away.")
+    drawn = _draw(unique, suite)
     return ItemSet(items=tuple(drawn), n_documents=len(found), n_duplicates=len(found) - len(unique))
+
+
+def _draw(items: Sequence[Item], suite: Suite) -> list[Item]:
+    rng = random.Random(derived_seed("suite", suite.name, suite.seed))  # noqa: S311  (no secret)
+    groups: dict[str, list[Item]] = {}
+    for number, item in enumerate(items):
+        # A prefix keeps names of clusters and numbers of lone items apart.
+        groups.setdefault(f"item {number}" if item.cluster is None else f"cluster {item.cluster}", []).append(item)
+    name, largest = max(((name, len(group)) for name, group in groups.items()), key=lambda each: each[1])
+    if largest > suite.n_items:
+        message = f"suite {suite.name}: {name} has {largest} items, more than its n_items ({suite.n_items}): "
+        raise ConfigError(message + "it could never be drawn. Raise n_items, or choose a finer field for the clusters.")
+    drawn: list[Item] = []
+    for chosen in rng.sample(list(groups), len(groups)):
+        if len(drawn) + len(groups[chosen]) > suite.n_items:
+            break
+        drawn += groups[chosen]
+    return drawn
 
 
 def _documents(suite: Suite, assets: Path) -> Iterator[Item]:
@@ -97,10 +138,11 @@ def _from_asset(source: AssetItems, assets: Path) -> Iterator[Item]:
         try:
             prompt = source.prompt.format_map(row).strip()
             options, right = _options(source.options, row)
+            cluster = None if source.cluster is None else str(row[source.cluster])
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             message = f"{path}, line {number}: not an item as the suite describes it ({type(error).__name__}: {error})."
             raise DataError(message) from error
-        yield _choice(prompt, options, right)
+        yield _choice(prompt, options, right, cluster=cluster)
 
 
 def _options(layout: LetteredOptions | FieldOptions, row: dict[str, Any]) -> tuple[list[str], str]:
@@ -179,9 +221,9 @@ def _file_item(line: _FileLine, suite: Suite, where: str) -> Item:
             raise DataError(
                 f"{where}: a choice needs at least two `options` and `gold`, the position of the right one."
             )
-        return _choice(line.prompt, list(line.options), line.options[line.gold], name=line.id)
+        return _choice(line.prompt, list(line.options), line.options[line.gold], name=line.id, cluster=line.cluster)
     if line.answer is None:
-        raise DataError(f"{where}: `metric: exact` needs `answer`.")
+        raise DataError(f"{where}: `metric: {suite.metric}` needs `answer`.")
     question = Question(
         id=line.id or question_id(line.prompt, line.answer, line.verifier),
         prompt=line.prompt,
@@ -192,13 +234,16 @@ def _file_item(line: _FileLine, suite: Suite, where: str) -> Item:
         licence=suite.licence,
     )
     prompt = ask(question) if suite.answer == "boxed" else line.prompt
-    return Item(id=question.id, prompt=prompt, question=question)
+    return Item(id=question.id, prompt=prompt, question=question, cluster=line.cluster)
 
 
-def _choice(prompt: str, options: list[str], right: str, name: str | None = None) -> Item:
+def _choice(
+    prompt: str, options: list[str], right: str, *, name: str | None = None, cluster: str | None = None
+) -> Item:
     ordered = sorted(options)
     identity = digest_json([prompt, ordered, right]).removeprefix("sha256:")[:16]
-    return Item(id=name or identity, prompt=prompt, options=tuple(ordered), gold=ordered.index(right))
+    gold = ordered.index(right)
+    return Item(id=name or identity, prompt=prompt, options=tuple(ordered), gold=gold, cluster=cluster)
 
 
 def _rows(path: Path, way_out: str) -> Iterator[tuple[int, dict[str, Any]]]:

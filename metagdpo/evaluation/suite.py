@@ -11,6 +11,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from metagdpo.errors import ConfigError
 from metagdpo.params import load_yaml, problems
+from metagdpo.records.item_score import Generation
+from metagdpo.records.verdict import Tier
 from metagdpo.schema import Frozen, digest_json
 
 Text = Annotated[str, Field(min_length=1)]
@@ -50,6 +52,8 @@ class AssetItems(Frozen):
     prompt: Text
     """Question put to the model; `{field}` stands for the row's field."""
     options: Annotated[LetteredOptions | FieldOptions, Field(discriminator="kind")]
+    cluster: Text | None = None
+    """Field whose value tells items that depend on each other (passage, subject, template); null: all independent."""
 
     @property
     def reference(self) -> str:
@@ -91,7 +95,10 @@ class ProceduralItems(Frozen):
 
 
 class FileItems(Frozen):
-    """Items from a JSONL file: lines of {prompt, options, gold} or {prompt, answer}, also with `id` and `verifier`."""
+    """Items from a JSONL file: lines of {prompt, options, gold} or {prompt, answer}.
+
+    A line may also say `id`, `verifier` and `cluster` (passage, subject or template that items share).
+    """
 
     kind: Literal["files"]
     path: Text
@@ -122,14 +129,15 @@ class Suite(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     skill: Text
     """What the suite stands for, in words."""
-    tier: Literal["required", "watched"]
-    """`required`: a loss beyond the margin blocks the release; `watched`: reported only."""
-    metric: Literal["acc", "acc_norm", "exact"]
-    """`acc`: option of the highest log-likelihood; `acc_norm`: per character of the option; `exact`: written answer
-    that its verifier gives the full score."""
+    tier: Tier
+    """`required`: must not lose more than its margin; `target`: what the candidate was trained for, must improve;
+    `safety`: a proven loss of any size blocks; `watched`: reported, never decides."""
+    metric: Literal["acc", "acc_norm", "exact", "graded"]
+    """`acc`: option of the highest log-likelihood; `acc_norm`: per character of the option; `exact`: 1 for a written
+    answer that its verifier gives the full score; `graded`: the verifier's own score of it, in 0..1."""
     items: Annotated[AssetItems | ProceduralItems | FileItems, Field(discriminator="kind")]
     n_items: int = Field(gt=0)
-    """At most so many items, drawn by `seed`."""
+    """At most so many items, drawn and ordered by `seed`; a cluster is drawn whole or not at all."""
     seed: int = Field(default=0, ge=0)
     chat: bool = False
     """Put the question as a user message through the model's chat template."""
@@ -145,7 +153,7 @@ class Suite(Frozen):
     @property
     def form(self) -> Literal["choice", "generate"]:
         """Whether the model chooses among options or writes its answer."""
-        return "generate" if self.metric == "exact" else "choice"
+        return "generate" if self.metric in {"exact", "graded"} else "choice"
 
     @property
     def reference(self) -> str:
@@ -158,6 +166,13 @@ class Suite(Frozen):
         return ("\n",) if self.form == "generate" and self.answer == "first_line" and not self.chat else ()
 
     @property
+    def generation(self) -> Generation | None:
+        """How answers are written; None where options are chosen."""
+        if self.form == "choice":
+            return None
+        return Generation(max_new_tokens=self.max_new_tokens, stop=self.stop, temperature=0.0)
+
+    @property
     def answer(self) -> Answer:
         """How a written answer is asked for and found."""
         return "first_line" if isinstance(self.items, AssetItems) else self.items.answer
@@ -165,18 +180,18 @@ class Suite(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
         if (self.form == "generate") != (self.max_new_tokens > 0):
-            raise ValueError("`max_new_tokens` belongs to `metric: exact`, and there it must be positive")
+            raise ValueError("`max_new_tokens` belongs to `metric: exact` and `graded`, and there it must be positive")
         has_options = isinstance(self.items, AssetItems) or (
             isinstance(self.items, ProceduralItems) and bool(self.items.options)
         )
         if not isinstance(self.items, FileItems) and has_options != (self.form == "choice"):
-            raise ValueError("items with options need `metric: acc` or `acc_norm`, items without need `metric: exact`")
+            raise ValueError("items with options need `metric: acc` or `acc_norm`, items without `exact` or `graded`")
         return self
 
 
 def task_digest(suite: Suite) -> str:
-    """Digest of everything in a suite that decides a score besides the items and the model."""
-    return digest_json([suite.metric, suite.chat, suite.max_new_tokens, list(suite.stop), suite.answer])
+    """Digest of what decides a score besides the model, the items and the generation settings."""
+    return digest_json([suite.metric, suite.chat, suite.answer])
 
 
 def load_suites(folder: Path) -> tuple[Suite, ...]:

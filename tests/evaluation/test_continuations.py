@@ -3,7 +3,7 @@ import random
 import pytest
 
 from metagdpo.errors import DataError
-from metagdpo.evaluation.continuations import PACK, _families, _packs, continuation_log_probs
+from metagdpo.evaluation.continuations import _families, _packs, continuation_log_probs
 
 torch = pytest.importorskip("torch")
 
@@ -25,8 +25,8 @@ def plainly(model, context, continuation):
     return float(rows.gather(-1, target[:, None]).sum()), bool((rows.argmax(-1) == target).all())
 
 
-def scored(model, requests, max_length=512):
-    found = dict(continuation_log_probs(model, requests, max_length=max_length))
+def scored(model, requests, max_length=512, pack_tokens=512):
+    found = dict(continuation_log_probs(model, requests, max_length=max_length, pack_tokens=pack_tokens))
     return [found[position] for position in range(len(requests))]
 
 
@@ -55,6 +55,12 @@ def test_values_are_those_of_one_text_at_a_time(model):
         assert greedy == expected_greedy
 
 
+def test_another_size_of_the_packs_gives_the_same_values(model):
+    requests = lopsided_requests(random.Random(4))
+    values = [value for value, _ in scored(model, requests)]
+    assert values == pytest.approx([value for value, _ in scored(model, requests, pack_tokens=64)], rel=1e-9)
+
+
 def test_what_greedy_decoding_writes_is_recognised(model):
     ids = [5, 6, 7]
     with torch.inference_mode():
@@ -68,7 +74,7 @@ def test_a_question_longer_than_a_pack_has_one_of_its_own(model):
     rng = random.Random(2)
     requests = [(text(rng, 300, 300), text(rng, 100, 100)), (text(rng, 3, 3), [1])]
     requests += [(requests[0][0], text(rng, 150, 150)), (requests[0][0], text(rng, 90, 90))]
-    assert len(list(_packs(_families(requests, 512)))) == 2
+    assert len(list(_packs(_families(requests, 512), 512))) == 2
     for (value, _), request in zip(scored(model, requests), requests, strict=True):
         assert value == pytest.approx(plainly(model, *request)[0], rel=1e-9)
 
@@ -80,11 +86,11 @@ def test_the_common_beginning_of_options_is_computed_once():
 
 def test_packs_hold_every_family_once_and_no_pack_overflows():
     families = _families(lopsided_requests(random.Random(3)), 512)
-    packs = list(_packs(families))
+    packs = list(_packs(families, 300))
     assert sorted(p for f in families for p in f.positions) == sorted(
         p for pack in packs for f in pack for p in f.positions
     )
-    assert all(sum(f.size for f in pack) <= PACK for pack in packs)
+    assert all(sum(f.size for f in pack) <= 300 for pack in packs)
 
 
 def test_a_text_that_does_not_fit_is_refused_and_not_cut(model):

@@ -20,7 +20,7 @@ def suite(name, metric="acc_norm", **changes):
     items = {"kind": "files", "path": "unused", "answer": changes.pop("answer", "first_line")}
     known = {
         "name": name, "skill": "skill", "tier": "required", "metric": metric, "items": items, "n_items": 100,
-        "max_new_tokens": 12 if metric == "exact" else 0, "chance": 0.5, "licence": "CC0", "source": "made up",
+        "max_new_tokens": 12 if metric in {"exact", "graded"} else 0, "chance": 0.5, "licence": "CC0", "source": "s",
     }  # fmt: skip
     return validate({**known, **changes}, Suite, where=f"{name}.yaml")
 
@@ -71,7 +71,14 @@ def run(tmp_path, tiny_model_dir, loaded):
             run.loads += 1
             return loaded
 
-        settings = {"dtype": "float32", "batch_size": 4, "max_items": None, "work": tmp_path / "work", **changes}
+        known = {
+            "dtype": "float32",
+            "batch_size": 4,
+            "items_per_look": 64,
+            "max_items": None,
+            "work": tmp_path / "work",
+        }
+        settings = {**known, **changes}
         identity = settings.pop("identity", identify("tiny", tiny_model_dir))
         suites = [chosen for chosen, _ in suites_and_items]
         return evaluate(load, identity, suites, tmp_path / "items", **settings)
@@ -80,23 +87,19 @@ def run(tmp_path, tiny_model_dir, loaded):
     return run
 
 
-def plain_samples(loaded, task):
+def plain_samples(loaded, chosen, items):
     """What lm-eval's own model class makes of the same task."""
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.evaluator import evaluate as run_tasks
     from lm_eval.models.huggingface import HFLM
 
     lm = HFLM(pretrained=loaded[0], tokenizer=loaded[1], batch_size=4, device="cpu")
-    tasks = {"tasks": {task["task"]: ConfigurableTask(config=task)}, "groups": {}}
-    found = run_tasks(lm=lm, task_dict=tasks, bootstrap_iters=0, log_samples=True)["samples"][task["task"]]
-    return sorted(found, key=lambda sample: sample["doc_id"])
+    return harness._samples(chosen, items, lm)
 
 
 @pytest.mark.parametrize("metric", ["acc", "acc_norm"])
 def test_choices_are_decided_as_lm_eval_decides_them(run, loaded, metric):
     chosen, items = suite("c", metric), list(choices(40))
     scores, _ = run([(chosen, items)])
-    plain = plain_samples(loaded, harness._task(chosen, items))
+    plain = plain_samples(loaded, chosen, items)
     assert [sample[metric] for sample in plain] == [score.score for score in scores]
     assert 0 < accuracy(scores)["c"] < 1
     for item, score in zip(items, scores, strict=True):
@@ -106,9 +109,7 @@ def test_choices_are_decided_as_lm_eval_decides_them(run, loaded, metric):
 def test_answers_are_written_as_lm_eval_writes_them(run, loaded):
     chosen, items = suite("w", "exact"), list(questions(12))
     scores, _ = run([(chosen, items)])
-    assert [s["filtered_resps"][0] for s in plain_samples(loaded, harness._task(chosen, items))] == [
-        s.answer for s in scores
-    ]
+    assert [s["filtered_resps"][0] for s in plain_samples(loaded, chosen, items)] == [s.answer for s in scores]
     assert len({score.answer for score in scores}) > 1
 
 
@@ -127,14 +128,24 @@ def test_a_written_answer_is_a_hit_or_a_miss(answer, text, expected):
     assert expected == harness._written_score(suite("w", "exact", answer=answer), item, text)
 
 
+@pytest.mark.parametrize(("metric", "expected"), [("exact", 0.0), ("graded", 0.25)])
+@pytest.mark.parametrize(("answer", "text"), [("first_line", "4.1"), ("boxed", boxed("4.1"))])
+def test_only_a_graded_suite_keeps_a_part_of_the_score(monkeypatch, metric, expected, answer, text):
+    monkeypatch.setattr("metagdpo.answers.score_answer", lambda *_: 0.25)
+    monkeypatch.setattr(harness, "score_answer", lambda *_: 0.25)
+    (item,) = questions(1)
+    assert expected == harness._written_score(suite("w", metric, answer=answer), item, text)
+
+
 def test_the_manifest_says_what_was_run_and_how(run, tiny_model_dir):
     first, second = (suite("a"), list(choices(5))), (suite("b", "exact", chat=True), list(questions(3)))
     scores, manifest = run([first, second])
-    assert [(r.suite, r.n_items) for r in manifest.suites] == [("a", 5), ("b", 3)]
+    assert [(r.suite, r.n_items, r.n_scored) for r in manifest.suites] == [("a", 5, 5), ("b", 3, 3)]
+    assert [r.generation and r.generation.max_new_tokens for r in manifest.suites] == [None, 12]
     assert [score.suite for score in scores] == ["a"] * 5 + ["b"] * 3
     assert identify("tiny", tiny_model_dir) == manifest.model
     assert manifest.harness.startswith("lm-eval 0.4")
-    assert ("float32", 4) == (manifest.dtype, manifest.batch_size)
+    assert ("float32", 4, 64) == (manifest.dtype, manifest.batch_size, manifest.items_per_look)
 
 
 def test_the_prompt_digest_sees_the_chat_template_and_the_document_digest_does_not(run):
@@ -164,7 +175,8 @@ def test_another_place_or_licence_of_the_model_is_the_same_model(run, tiny_model
 
 
 @pytest.mark.parametrize(
-    "change", ["weights", "adapter", "metric", "items", "batch_size", "dtype", "harness", "max_items"]
+    "change",
+    ["weights", "adapter", "metric", "items", "batch_size", "items_per_look", "dtype", "harness", "max_items"],
 )
 def test_whatever_decides_a_score_is_measured_again(run, tiny_model_dir, change, monkeypatch):
     identity = identify("tiny", tiny_model_dir)
@@ -180,17 +192,56 @@ def test_whatever_decides_a_score_is_measured_again(run, tiny_model_dir, change,
         monkeypatch.setattr(harness, "SCORING", -1)
         run([(chosen, items)])
     else:
-        run([(chosen, items)], **{change: {"batch_size": 2, "dtype": "bfloat16", "max_items": 2}[change]})
+        others = {"batch_size": 2, "items_per_look": 2, "dtype": "bfloat16", "max_items": 2}
+        run([(chosen, items)], **{change: others[change]})
     assert run.loads == 2
 
 
-def test_a_damaged_result_is_measured_again(run, tmp_path):
-    items = list(choices(3))
-    first, _ = run([(suite("a"), items)])
-    (kept,) = (tmp_path / "work").iterdir()
-    kept.write_text(kept.read_text()[:100])
-    assert first == run([(suite("a"), items)])[0]
+def test_another_number_of_new_tokens_is_measured_again(run):
+    items = list(questions(3))
+    run([(suite("a", "exact"), items)])
+    run([(suite("a", "exact", max_new_tokens=5), items)])
     assert run.loads == 2
+
+
+def test_scores_do_not_depend_on_what_is_scored_together(run):
+    suites = [(suite("c"), list(choices(40))), (suite("w", "exact"), list(questions(12)))]
+    at_once, _ = run(suites)
+    for items_per_look in (1, 7):
+        assert at_once == run(suites, items_per_look=items_per_look)[0]
+
+
+def test_a_stopped_suite_has_the_scores_of_its_first_items(run):
+    suites = [(suite("c"), list(choices(40))), (suite("w", "exact"), list(questions(12)))]
+    full, _ = run(suites, items_per_look=5)
+    stopped, manifest = run(
+        suites, items_per_look=5, stop=lambda scores: frozenset(s for s, found in scores.items() if len(found) >= 10)
+    )
+    assert [(r.suite, r.n_items, r.n_scored) for r in manifest.suites] == [("c", 40, 10), ("w", 12, 10)]
+    assert stopped == [*full[:10], *full[40:50]]
+    assert run.loads == 1  # and nothing was scored twice
+
+
+def test_the_cluster_of_an_item_stands_in_its_score(run):
+    items = [item.model_copy(update={"cluster": f"passage {int(item.id) // 2}"}) for item in choices(4)]
+    scores, _ = run([(suite("a"), items)])
+    assert [f"passage {number}" for number in (0, 0, 1, 1)] == [score.cluster for score in scores]
+
+
+def test_a_model_without_numbers_is_refused(run, monkeypatch):
+    monkeypatch.setattr(
+        harness,
+        "continuation_log_probs",
+        lambda _model, pairs, **_: ((i, (float("nan"), False)) for i in range(len(pairs))),
+    )
+    with pytest.raises(ModelError, match="suite a, item 0: the model gives the options the log-likelihoods"):
+        run([(suite("a"), list(choices(3)))])
+
+
+def test_one_bar_a_suite_and_none_of_lm_eval(run, capfd):
+    run([(suite("a"), list(choices(6)))], items_per_look=2)
+    shown = capfd.readouterr().err
+    assert {"a"} == {line.partition(":")[0].strip() for line in shown.replace("\r", "\n").splitlines() if "it" in line}
 
 
 def test_fewer_items_are_the_first_ones(run):
@@ -214,17 +265,8 @@ def test_a_prompt_that_does_not_fit_is_refused_and_not_cut(run):
         run([(suite("a", "exact", max_new_tokens=510), list(questions(2)))])
 
 
-def test_what_all_prompts_begin_with_is_everything_but_where_they_part():
-    assert harness._common_prefix([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3, 5]]) == [1, 2]
-    assert harness._common_prefix([[1, 2], [2, 2]]) == []
-    assert harness._common_prefix([[1, 2], [1, 2, 3]]) == [1]  # one token must be left to predict from
-    assert harness._common_prefix([[1, 2, 3]]) == [1, 2]
-
-
 def test_worked_examples_before_every_question_change_no_answer(run, loaded):
     items = [item.model_copy(update={"prompt": "the answer is in the box " * 5 + item.prompt}) for item in questions(9)]
     chosen = suite("w", "exact")
     scores, _ = run([(chosen, items)])
-    assert [s["filtered_resps"][0] for s in plain_samples(loaded, harness._task(chosen, items))] == [
-        s.answer for s in scores
-    ]
+    assert [s["filtered_resps"][0] for s in plain_samples(loaded, chosen, items)] == [s.answer for s in scores]

@@ -1,4 +1,7 @@
+import itertools
 import json
+import math
+import random
 
 import pytest
 
@@ -73,6 +76,70 @@ def test_the_subset_depends_on_the_seed_and_on_nothing_else(tmp_path):
     assert first == build_items(asset(tmp_path, ROWS, n_items=4), tmp_path)
     assert first != build_items(asset(tmp_path, ROWS, n_items=4, seed=1), tmp_path)
     assert len({item.id for item in first}) == 4
+
+
+def test_items_are_shuffled_also_when_all_of_them_are_taken(tmp_path):
+    rows = [{**ROWS[0], "q": f"Question {number}?"} for number in range(100)]
+    prompts = [item.prompt for item in build_items(asset(tmp_path, rows), tmp_path)]
+    in_order = [f"Q: {row['q']}" for row in rows]
+    assert sorted(in_order) == sorted(prompts)
+    # Rank correlation with the file's order; its standard error for a random order is 1 / sqrt(99).
+    places = [prompts.index(prompt) for prompt in in_order]
+    rho = 1 - 6 * sum((i - place) ** 2 for i, place in enumerate(places)) / (100 * (100**2 - 1))
+    assert abs(rho) < 4 / math.sqrt(99)
+
+
+def test_fewer_items_of_a_suite_are_the_first_ones_of_more(tmp_path):
+    fewer, more = (build_items(asset(tmp_path, ROWS, n_items=n), tmp_path) for n in (3, 6))
+    assert fewer == more[:3]
+
+
+def clustered(tmp_path, sizes, **changes):
+    """Clusters named by their number, their rows mixed in the file; a size of 0 is an item without neighbours."""
+    names = [f"c{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    random.Random(0).shuffle(names)
+    rows = [{**ROWS[0], "q": f"{name} {number}", "passage": name} for number, name in enumerate(names)]
+    return asset(tmp_path, rows, items={"cluster": "passage"}, **changes)
+
+
+def runs_of(items):
+    return [(cluster, len(list(group))) for cluster, group in itertools.groupby(items, key=lambda item: item.cluster)]
+
+
+def test_a_cluster_stays_together_and_whole_and_clusters_are_in_random_order(tmp_path):
+    sizes = [1, 4, 2, 7, 3, 5, 6, 2]
+    found = runs_of(build_items(clustered(tmp_path, sizes), tmp_path))
+    assert sorted(found) == [(f"c{number}", size) for number, size in enumerate(sizes)]
+    assert found != sorted(found)
+    other = runs_of(build_items(clustered(tmp_path, sizes, seed=1), tmp_path))
+    assert found != other
+
+
+def test_a_subset_ends_before_the_first_cluster_that_does_not_fit(tmp_path):
+    sizes = [1, 4, 2, 7, 3, 5, 6, 2]
+    every = runs_of(build_items(clustered(tmp_path, sizes), tmp_path))
+    for n_items in range(7, 30):
+        found = runs_of(build_items(clustered(tmp_path, sizes, n_items=n_items), tmp_path))
+        ends = itertools.accumulate(size for _, size in every)
+        assert every[: sum(end <= n_items for end in ends)] == found
+
+
+def test_a_cluster_that_could_never_be_drawn_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"suite s: cluster c3 has 7 items, more than its n_items \(6\)"):
+        build_items(clustered(tmp_path, [1, 4, 2, 7], n_items=6), tmp_path)
+
+
+def test_lines_carry_their_cluster_and_may_stand_alone(tmp_path):
+    rows = [{"prompt": f"p{n}", "answer": "4", "cluster": c} for n, c in enumerate(["x", None, "y", "x", None])]
+    found = build_items(lines(tmp_path, rows, "exact"), tmp_path)
+    assert {item.prompt: item.cluster for item in found} == {row["prompt"]: row["cluster"] for row in rows}
+    assert sorted(size for cluster, size in runs_of(found) if cluster) == [1, 2]
+
+
+def test_an_id_that_stands_for_two_items_is_refused(tmp_path):
+    rows = [{"id": "x", "prompt": f"p{n}", "answer": "4"} for n in range(2)]
+    with pytest.raises(DataError, match="suite s: 1 ids stand for several items each, such as 'x'"):
+        build_items(lines(tmp_path, rows, "exact"), tmp_path)
 
 
 def test_items_survive_their_file(tmp_path):

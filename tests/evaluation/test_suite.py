@@ -3,6 +3,7 @@ import pytest
 from metagdpo.errors import ConfigError
 from metagdpo.evaluation.suite import Suite, load_suites, task_digest
 from metagdpo.params import validate
+from metagdpo.records.item_score import Generation
 
 CHOICE = """
 name: {name}
@@ -71,6 +72,7 @@ def test_a_folder_without_suites_compares_nothing(tmp_path):
         ({}, {"answer": "boxed", "shots": 2}, "without `shots`"),
         ({}, {"options": ["Yes"]}, "one option is no choice"),
         ({}, {"prompt": "Q:"}, "must contain {question}"),
+        ({"metric": "graded", "max_new_tokens": 0}, {}, "`max_new_tokens` belongs to `metric: exact` and `graded`"),
         ({"n_items": 0}, {}, "n_items: "),
     ],
 )
@@ -87,5 +89,17 @@ def test_an_answer_of_one_line_ends_with_the_line_unless_it_is_a_chat():
 
 def test_the_task_digest_follows_what_decides_a_score_and_nothing_else():
     assert task_digest(written()) == task_digest(written(tier="required", skill="sums", n_items=3))
-    others = [written(chat=True), written(max_new_tokens=9), written({"answer": "boxed"})]
+    others = [written(chat=True), written(metric="graded"), written({"answer": "boxed"})]
     assert len({task_digest(suite) for suite in [written(), *others]}) == 4
+
+
+def test_generation_settings_stand_for_themselves():
+    assert written().generation == Generation(max_new_tokens=8, stop=("\n",), temperature=0.0)
+    assert task_digest(written()) == task_digest(written(max_new_tokens=9))
+    choice = {"items": {"kind": "files", "path": "p"}, "metric": "acc", "max_new_tokens": 0}
+    assert validate({**WRITTEN, **choice}, Suite, where="s").generation is None
+
+
+@pytest.mark.parametrize("tier", ["required", "target", "safety", "watched"])
+def test_a_suite_has_one_of_four_tiers(tier):
+    assert tier == written(tier=tier).tier
