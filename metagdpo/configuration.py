@@ -59,6 +59,7 @@ def check(root: Path) -> list[str]:
     except MetagdpoError as error:
         found.append(str(error))
     registry = root / "registry"
+    found += _looks(root)
     for read in (
         lambda: load_catalogue(registry / "assets.yaml"),
         lambda: load_suites(registry / "suites"),
@@ -70,3 +71,19 @@ def check(root: Path) -> list[str]:
         except MetagdpoError as error:
             found.append(str(error))
     return found
+
+
+def _looks(root: Path) -> list[str]:
+    """Early stopping looks after every batch: two sizes would leave batches that nobody looks at."""
+    try:
+        policy = read_policy(root / "registry/policy.yaml")
+        evaluate, _ = problems(load_yaml(root / "params.yaml").get("evaluate"), EvaluateParams)
+    except (MetagdpoError, AttributeError):
+        return []  # told by those who read these files
+    if policy.sequential is None or evaluate is None or policy.sequential.items_per_look == evaluate.items_per_look:
+        return []
+    message = (
+        f"registry/policy.yaml looks every {policy.sequential.items_per_look} items and params.yaml scores "
+        f"{evaluate.items_per_look} at a time (evaluate.items_per_look): set both to one number."
+    )
+    return [message]

@@ -12,11 +12,13 @@ from metagdpo.lineage.manifest import dvc_md5s, provenance
 from metagdpo.lineage.store import open_client, tracking_uri
 from metagdpo.params import BaseParams
 from metagdpo.progress import done, run_stage
+from metagdpo.records.item_score import EvaluationManifest, ItemScore
 from metagdpo.records.training_step import TrainingStep
 from metagdpo.records.verdict import Verdict
 from metagdpo.release.describe import describe
 from metagdpo.release.model_registry import ModelRegistry
-from metagdpo.release.promote import release
+from metagdpo.release.promote import ReleaseOutcome, release
+from metagdpo.release.score_history import BASE, keep, scores_of
 from metagdpo.schema import digest_file, read_jsonl, read_record
 from metagdpo.training.candidate import identify_candidate, read_manifest
 from metagdpo.training.tracking import run_facts, sync_run
@@ -24,6 +26,7 @@ from metagdpo.training.tracking import run_facts, sync_run
 ROOT = Path()
 DIRECTORY = Path("models/candidate")
 REPORTS = Path("reports")
+SCORES = Path("registry/scores")
 
 
 def main() -> None:
@@ -61,6 +64,7 @@ def main() -> None:
     except NotPromoted as refusal:
         print(f"[release] {verdict.decision}: `dvc repro` ends red on purpose; all evidence is kept.")
         raise refusal from None
+    _keep_scores(base.experiment, outcome)
     print(f"[release] {outcome.text}")
     if outcome.action == "unchanged":
         print("[release] next: `make ui` shows it")
@@ -68,8 +72,19 @@ def main() -> None:
     done(
         "release",
         f"version {outcome.version} of `{base.experiment}` (champion: {outcome.champion}) and the ledger",
-        "`make ui` shows it; commit dvc.lock and registry/ledger.jsonl",
+        "`make ui` shows it; commit dvc.lock, registry/ledger.jsonl and registry/scores",
     )
+
+
+def _keep_scores(name: str, outcome: ReleaseOutcome) -> None:
+    """The row of this release, and the base's, for the matrix over all releases (`metagdpo gate history`)."""
+    rows = {"base": (BASE, None, ()), "candidate": (outcome.version, outcome.entry.verdict, outcome.entry.trained)}
+    for role, (version, digest, trained) in rows.items():
+        folder = Path("evaluations") / role
+        scores = read_jsonl(folder / "scores.jsonl", ItemScore)
+        manifest = read_record(folder / "manifest.json", EvaluationManifest)
+        row = scores_of(scores, manifest, model_name=name, version=version, verdict=digest, trained=trained)
+        keep(SCORES, row)
 
 
 if __name__ == "__main__":

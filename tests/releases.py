@@ -15,9 +15,11 @@ from metagdpo.records.candidate import Candidate
 from metagdpo.records.drift import Drift
 from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.verdict import SuiteFinding, Verdict
+from metagdpo.release import ledger
+from metagdpo.release.incumbent import champion_for
 from metagdpo.release.model_registry import ModelRegistry
 from metagdpo.release.promote import release
-from metagdpo.schema import digest_file, digest_text, write_record
+from metagdpo.schema import digest_file, digest_record, digest_text, write_record
 from metagdpo.training.tracking import DataInput, RunFacts, sync_run
 
 EXPERIMENT = "unit"
@@ -81,7 +83,9 @@ def make_candidate(root, seed=1):
 
 
 def make_verdict(root, candidate, decision="PROMOTE"):
-    """A verdict on one suite, with score files that exist."""
+    """A verdict on one suite, with score files that exist, measured against the champion of the ledger in `root`."""
+    entries = ledger.read(root / "registry" / "ledger.jsonl")
+    champion = champion_for(entries, "unit", digest_record(candidate))
     for name in ("base", "candidate"):
         path = root / "evaluations" / name / "scores.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +104,8 @@ def make_verdict(root, candidate, decision="PROMOTE"):
                 tier="required",
                 skill="school science",
                 n_items=500,
-                base=0.5,
+                n_planned=500,
+                before=0.5,
                 candidate=0.3 if worse else 0.51,
                 difference=-0.2 if worse else 0.01,
                 low=-0.24 if worse else -0.01,
@@ -109,6 +114,9 @@ def make_verdict(root, candidate, decision="PROMOTE"):
                 gained=10,
                 margin=0.03,
                 chance=0.25,
+                method="exact",
+                p_non_inferior=0.5,
+                p_worse=0.5,
                 outcome=TOOK_ALL[decision],
                 power_if_unchanged=0.9,
                 items_needed=None,
@@ -119,6 +127,7 @@ def make_verdict(root, candidate, decision="PROMOTE"):
         policy=digest_file(policy),
         candidate=candidate.identity,
         base=candidate.base,
+        champion=champion,
         run_key=candidate.run_key,
         data=candidate.data,
         evidence={name: digest_file(root / name) for name in scores},

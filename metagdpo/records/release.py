@@ -24,6 +24,8 @@ class LedgerEntry(Frozen):
     """Digest of the base's weights."""
     verdict: str
     """Digest of the verdict."""
+    trained: tuple[str, ...] = ()
+    """Suites of tier `target`: what the release was trained for, retained skills of every later one."""
     run_key: str
     git_commit: str
     dvc_lock: str

@@ -39,14 +39,15 @@ def describe(verdict: Verdict, candidate: Candidate) -> str:
 def gate_table(findings: tuple[SuiteFinding, ...], alpha: float) -> str:
     """One row a suite; difference = candidate - base in percentage points, higher is better."""
     level = f"{100 * (1 - 2 * alpha):g} %"
-    head = f"| skill | items | base | candidate | difference ({level}) | accepted loss | outcome |"
+    head = f"| skill | against | items | before | candidate | difference ({level}) | accepted loss | outcome |"
     rows = [
-        f"| {_plain(f.skill)} ({_plain(f.suite)}, {f.tier}) | {f.n_items} | {f.base:.1%} | {f.candidate:.1%} "
+        f"| {_plain(f.skill)} ({_plain(f.suite)}, {f.tier}) | {f.against} | {f.n_items} | {f.before:.1%} "
+        f"| {f.candidate:.1%} "
         f"| {100 * f.difference:+.1f} [{100 * f.low:+.1f}, {100 * f.high:+.1f}] | {100 * f.margin:.1f} "
         f"| {f.outcome.replace('_', '-')} |"
         for f in findings
     ]
-    return "\n".join([head, "|---|--:|--:|--:|--:|--:|---|", *rows])
+    return "\n".join([head, "|---|---|--:|--:|--:|--:|--:|---|", *rows])
 
 
 def _plain(text: str) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pydantic
+from pydantic import JsonValue
 
 from metagdpo.errors import EvidenceError
 from metagdpo.records.release import LedgerEntry
-from metagdpo.schema import canonical_json, digest_record, digest_text, write_text
+from metagdpo.schema import canonical_json, digest_json, digest_text, write_text
 
 
 def read(path: Path) -> tuple[LedgerEntry, ...]:
@@ -63,7 +64,7 @@ def append(path: Path, make: Callable[[int, str], LedgerEntry]) -> LedgerEntry:
     broken = _break([*entries, entry])
     if broken:
         raise EvidenceError(f"refusing to append to {path}: {broken}.")
-    write_text(path, "".join(f"{canonical_json(line.model_dump(mode='json'))}\n" for line in (*entries, entry)))
+    write_text(path, "".join(f"{canonical_json(_written(line))}\n" for line in (*entries, entry)))
     return entry
 
 
@@ -72,8 +73,18 @@ def registered(entries: tuple[LedgerEntry, ...], model_name: str) -> tuple[Ledge
     return tuple(entry for entry in entries if entry.action == "registered" and entry.model_name == model_name)
 
 
+def digest(entry: LedgerEntry) -> str:
+    """Digest of an entry as it was written, which the next entry carries."""
+    return digest_json(_written(entry))
+
+
+def _written(entry: LedgerEntry) -> dict[str, JsonValue]:
+    """The fields that the entry was written with: a field that came later does not change older entries."""
+    return entry.model_dump(mode="json", exclude_unset=True)
+
+
 def _head(entries: tuple[LedgerEntry, ...]) -> str:
-    return digest_record(entries[-1]) if entries else digest_text("")
+    return digest(entries[-1]) if entries else digest_text("")
 
 
 def _break(entries: list[LedgerEntry]) -> str | None:

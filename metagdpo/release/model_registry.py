@@ -7,6 +7,7 @@ A version is found by the digest of its verdict, so a release that crashed anywh
 import contextlib
 import json
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -113,6 +114,27 @@ class ModelRegistry:
         """
         with reaching(self._client.tracking_uri):
             return self._get(version) is not None
+
+    def download(self, version: int, destination: Path) -> None:
+        """Put a version's files into a folder, which appears complete or not at all.
+
+        Raises:
+            StoreError: The store does not have the version, or refused.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        with reaching(self._client.tracking_uri):
+            stored = self._get(version)
+            if stored is None:
+                raise StoreError(f"version {version} of {self.model_name} does not exist in this MLflow store.")
+            location = self._client.get_logged_model(_model_id(stored)).artifact_location
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
+                # A local artifact folder is given as it lies: it is copied, so that nothing here can change it.
+                got = Path(download_artifacts(location, tracking_uri=self._client.tracking_uri))
+                shutil.copytree(got, Path(scratch) / "files")
+                shutil.rmtree(destination, ignore_errors=True)
+                (Path(scratch) / "files").replace(destination)
 
     def alias(self, name: str) -> int | None:
         """The version an alias points at.

@@ -2,9 +2,8 @@
 
 The ledger is the truth, the registry follows from it. Every step looks for its own result first, so a release that was
 killed anywhere is repeated to the same end, and a release that is complete does nothing. A refused verdict touches the
-ledger only.
-Left out: rollback, signatures, and a verdict measured against a champion that was replaced meanwhile (only the ledger's
-head is recorded).
+ledger only. A verdict that was measured against a champion which was replaced meanwhile is refused.
+Left out: rollback, signatures.
 """
 
 import contextlib
@@ -23,6 +22,7 @@ from metagdpo.records.release import LedgerEntry
 from metagdpo.records.verdict import Verdict
 from metagdpo.release import ledger
 from metagdpo.release.describe import describe
+from metagdpo.release.incumbent import champion_for
 from metagdpo.release.model_registry import VERDICT, ModelRegistry, VersionFacts
 from metagdpo.schema import Frozen, digest_file, digest_record, read_record
 
@@ -173,12 +173,18 @@ class _Case:
                 candidate=digest_record(self.candidate),
                 base=self.candidate.base.weights,
                 verdict=digest_record(self.verdict),
+                trained=() if version is None else _trained(self.verdict),
                 run_key=self.candidate.run_key,
                 git_commit=self.provenance.git_commit,
                 dvc_lock=self.provenance.dvc_lock,
                 recorded_at=self.recorded_at,
             ),
         )
+
+
+def _trained(verdict: Verdict) -> tuple[str, ...]:
+    """The suites that the candidate was trained for."""
+    return tuple(finding.suite for finding in verdict.findings if (finding.tier, finding.against) == ("target", "base"))
 
 
 def _promote(case: _Case, run_id: str) -> ReleaseOutcome:
@@ -189,6 +195,7 @@ def _promote(case: _Case, run_id: str) -> ReleaseOutcome:
     facts = _facts(case, run_id, known)
     action: Literal["registered", "restored", "unchanged"]
     if known is None:
+        _expect_champion(case)
         action, entry = "registered", _register(case, facts, None, releases)
     elif case.registry.problems(_version(known), case.directory, facts, thorough=False):
         action, entry = "restored", _register(case, facts, known, releases)
@@ -206,6 +213,19 @@ def _promote(case: _Case, run_id: str) -> ReleaseOutcome:
         entry=entry,
         text=_sentence(action, name, _version(entry), champion, _version(releases[-1])),
     )
+
+
+def _expect_champion(case: _Case) -> None:
+    """A verdict that was measured against yesterday's champion must not replace today's."""
+    found = champion_for(ledger.read(case.ledger_path), case.registry.model_name, digest_record(case.candidate))
+    if found == case.verdict.champion:
+        return
+    there, measured = (
+        "no release" if champion.version is None else f"version {champion.version}"
+        for champion in (found, case.verdict.champion)
+    )
+    message = f"nothing was released: the verdict was measured against {measured}, and the champion is now {there}. "
+    raise EvidenceError(message + "Run `dvc repro` to compare with the champion of today.")
 
 
 def _facts(case: _Case, run_id: str, known: LedgerEntry | None) -> VersionFacts:
@@ -272,10 +292,11 @@ def _version(entry: LedgerEntry) -> int:
 def _not_promoted(verdict: Verdict, entry: LedgerEntry, report: Path) -> Blocked | Inconclusive:
     kind, word = (Blocked, "worse") if verdict.decision == "BLOCK" else (Inconclusive, "undecided")
     lines = [
-        f"  {f.skill} ({f.suite}): {f.base:.1%} -> {f.candidate:.1%}, difference {100 * f.difference:+.1f} points "
+        f"  {f.skill} ({f.suite}, against the {f.against}): {f.before:.1%} -> {f.candidate:.1%}, "
+        f"difference {100 * f.difference:+.1f} points "
         f"[{100 * f.low:+.1f}, {100 * f.high:+.1f}], accepted loss {100 * f.margin:.1f}"
         for f in verdict.findings
-        if f.outcome == word and f.tier == "required"
+        if f.outcome == word and f.tier != "watched"
     ]
     reasons = [f"  {reason}" for reason in verdict.reasons]
     return kind(

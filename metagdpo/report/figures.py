@@ -72,31 +72,32 @@ def retention(findings: Sequence[SuiteFinding]) -> Any:
     figure, axes = _figure(8.8, 1.25 + 0.52 * len(findings))
     left, right = _span(findings)
     for row, finding in enumerate(findings):
-        colour, marker, word = OUTCOMES[finding.outcome]
+        colour, marker, _ = OUTCOMES[finding.outcome]
         low, middle, high, margin = (100 * v for v in (finding.low, finding.difference, finding.high, finding.margin))
         axes.barh(row, -1000, left=-margin, height=0.86, color=PALETTE["lossfill"], linewidth=0, zorder=0)
         axes.plot([-margin, -margin], [row - 0.43, row + 0.43], color=PALETTE["bad"], linewidth=1.4, zorder=2)
         axes.plot([low, high], [row, row], color=PALETTE[colour], linewidth=2.6, solid_capstyle="round", zorder=3)
         at, shape = (middle, marker) if middle < right else (right, ">")  # the arrow points at a gain off the scale
         axes.plot(at, row, shape, color=PALETTE[colour], markersize=9, markeredgewidth=0, clip_on=False, zorder=4)
-        text = f"{middle:+.1f}   [{low:+.1f}, {high:+.1f}]   {'improved' if low > 0 else word}"
+        text = f"{middle:+.1f}   [{low:+.1f}, {high:+.1f}]   {finding.word}"
         axes.text(1.035, row, text, transform=axes.get_yaxis_transform(), va="center", color=PALETTE[colour], size=9.5)
     axes.axvline(0, color=PALETTE["ink"], linewidth=1, zorder=1)
     axes.set_yticks(range(len(findings)), [_row_name(finding) for finding in findings])
     axes.set_ylim(len(findings) - 0.45, -0.55)
     axes.set_xlim(left, right)
-    axes.set_xlabel("candidate - base, points of accuracy     (shaded: a loss larger than accepted)")
+    axes.set_xlabel("candidate - reference, points of accuracy     (shaded: a loss larger than accepted)")
     axes.grid(axis="x", color=PALETTE["line"], linewidth=0.6, zorder=0)
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-def accuracy(findings: Sequence[SuiteFinding]) -> Any:
+def accuracy(all_findings: Sequence[SuiteFinding]) -> Any:
     """Bars of the base's and the candidate's accuracy with chance marked, one pair a suite."""
+    findings = [finding for finding in all_findings if finding.against == "base"]
     figure, axes = _figure(8.8, 1.35 + 0.62 * len(findings))
     for row, finding in enumerate(findings):
-        for offset, name in ((-0.19, "base"), (0.19, "candidate")):
-            value = 100 * getattr(finding, name)
+        for offset, name, share in ((-0.19, "base", finding.before), (0.19, "candidate", finding.candidate)):
+            value = 100 * share
             label = name if row == 0 else None
             axes.barh(row + offset, value, height=0.34, color=PALETTE[name], label=label, zorder=2)
             axes.text(value + 0.8, row + offset, f"{value:.1f}", va="center", size=8.5, color=PALETTE["muted"])
@@ -222,15 +223,17 @@ def _figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> 
 
 def _row_name(finding: SuiteFinding) -> str:
     """The skill on at most two lines."""
-    name = finding.skill if finding.tier == "required" else f"{finding.skill} (watched)"
+    notes: list[str] = [finding.tier] if finding.tier != "required" else []
+    notes += ["against the champion"] if finding.against == "champion" else []
+    name = f"{finding.skill} ({', '.join(notes)})" if notes else finding.skill
     lines = textwrap.wrap(name, _LINE) or [name]
     return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")  # noqa: PLR2004  (two lines fit a row)
 
 
 def _span(findings: Sequence[SuiteFinding]) -> tuple[float, float]:
     """Both ends of the axis in points: all losses are inside; a target's large gain need not squeeze them."""
-    margin = max(finding.margin for finding in findings)
-    required = [finding for finding in findings if finding.tier == "required"] or findings
+    margin = max(abs(finding.margin) for finding in findings) or 0.01
+    required = [finding for finding in findings if finding.tier in {"required", "safety"}] or findings
     left = min([-1.6 * margin, *(1.08 * finding.low for finding in findings)])
     right = max([1.2 * margin, *(1.08 * finding.high for finding in required)])
     return 100 * left, 100 * right

@@ -1,9 +1,8 @@
 """Flips: the items on which candidate and base differ, with both answers, for people to look at."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from metagdpo.errors import EvidenceError
 from metagdpo.records.item_score import ItemScore
 from metagdpo.schema import Frozen
 
@@ -16,21 +15,27 @@ class Flip(Frozen):
     kind: Literal["lost", "gained"]
     base_answer: str
     candidate_answer: str
+    units: tuple[str, ...] = ()
+    """Knowledge units that the item needs."""
 
 
-def find_flips(base: Iterable[ItemScore], candidate: Iterable[ItemScore]) -> list[Flip]:
-    """Items whose scores differ, in the base's order.
+def find_flips(
+    base: Iterable[ItemScore],
+    candidate: Iterable[ItemScore],
+    units: Mapping[tuple[str, str], Sequence[str]] | None = None,
+) -> list[Flip]:
+    """Items whose scores differ, in the base's order; items that an early stop left out are passed over.
 
-    Raises:
-        EvidenceError: An item of the base has no counterpart.
+    Args:
+        base: Scores of the base.
+        candidate: Scores of the candidate, of the same items or of the first ones.
+        units: Knowledge units by (suite, item).
     """
     answers = {(item.suite, item.item_id): item for item in candidate}
     flips = []
     for before in base:
         after = answers.get((before.suite, before.item_id))
-        if after is None:
-            raise EvidenceError(f"suite {before.suite}, item {before.item_id}: the candidate has no score for it.")
-        if before.score != after.score:
+        if after is not None and before.score != after.score:
             flips.append(
                 Flip(
                     suite=before.suite,
@@ -38,6 +43,7 @@ def find_flips(base: Iterable[ItemScore], candidate: Iterable[ItemScore]) -> lis
                     kind="lost" if before.score > after.score else "gained",
                     base_answer=before.answer,
                     candidate_answer=after.answer,
+                    units=tuple((units or {}).get((before.suite, before.item_id), ())),
                 )
             )
     return flips

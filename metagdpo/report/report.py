@@ -12,9 +12,11 @@ from typing import Any
 
 from metagdpo.records.candidate import Candidate
 from metagdpo.records.drift import Drift
+from metagdpo.records.noise import Noise
 from metagdpo.records.verdict import SuiteFinding, Verdict
 from metagdpo.report import figures
 from metagdpo.report.flips import Flip
+from metagdpo.report.skill_profile import profile_caption, profile_rows, skill_profile
 from metagdpo.schema import digest_record, write_text
 
 TITLES = {"PROMOTE": "Promoted", "BLOCK": "Refused", "INCONCLUSIVE": "Undecided"}
@@ -37,6 +39,7 @@ def write_report(
     flips: Sequence[Flip] = (),
     drift_samples: Sequence[float] = (),
     drift_cap: float | None = None,
+    unit_fdr: float = 0.1,
     reproduce: Sequence[str] = REPRODUCE,
     most_flips: int = 12,
     longest_answer: int = 400,
@@ -51,6 +54,7 @@ def write_report(
         flips: Items lost and gained with both answers.
         drift_samples: Per-sample log-ratio in nats a token, for the histogram.
         drift_cap: The policy's cap in nats a token.
+        unit_fdr: Largest expected share of false names among the units called lost or gained.
         reproduce: Command lines that lead to the same verdict.
         most_flips: Flips shown per suite and kind; the rest is counted.
         longest_answer: Characters shown of an answer; the rest is counted.
@@ -58,7 +62,7 @@ def write_report(
     Raises:
         StoreError: The folder cannot be written.
     """
-    pictures = _draw(out_dir / "figures", verdict, metrics, drift_samples, drift_cap)
+    pictures = _draw(out_dir / "figures", verdict, metrics, drift_samples, drift_cap, unit_fdr)
     view = {
         "verdict": verdict,
         "title": TITLES[verdict.decision],
@@ -67,9 +71,16 @@ def write_report(
         "tally": _tally(verdict),
         "rows": [_row(finding) for finding in verdict.findings],
         "confidence": f"{100 * (1 - verdict.alpha):g}",
+        "units": profile_rows(verdict.units),
+        "noise": [_noise_row(noise) for noise in verdict.noise],
+        "champion": verdict.champion.version,
         "drift": _drift_text(verdict.drift),
         "pictures": pictures,
-        "flips": [_flip_group(finding, flips, most_flips, longest_answer) for finding in verdict.findings],
+        "flips": [
+            _flip_group(finding, flips, most_flips, longest_answer)
+            for finding in verdict.findings
+            if finding.against == "base"
+        ],
         "training": _training_facts(candidate),
         "identities": _identities(verdict),
         "reproduce": list(reproduce),
@@ -92,16 +103,18 @@ def markdown(text: object) -> str:
     return _MARKDOWN_ACTIVE.sub(r"\\\1", html.escape(line, quote=False))
 
 
-def _draw(
+def _draw(  # noqa: PLR0917  (one for each picture)
     folder: Path,
     verdict: Verdict,
     metrics: Sequence[Mapping[str, float]],
     drift_samples: Sequence[float],
     drift_cap: float | None,
+    unit_fdr: float,
 ) -> list[dict[str, str]]:
     plans = [
         ("retention", "What was retained", figures.retention(verdict.findings), _RETENTION),
         ("accuracy", "Accuracy of base and candidate", figures.accuracy(verdict.findings), _ACCURACY),
+        ("skills", "Skill profile", skill_profile(verdict.units), profile_caption(verdict.units, unit_fdr)),
         ("training", "How training went", figures.training(metrics), _TRAINING),
     ]
     if verdict.drift is not None:
@@ -118,8 +131,8 @@ def _draw(
 
 
 _RETENTION = (
-    "Difference in accuracy, candidate - base, with its interval. A skill is retained when its whole interval lies "
-    "to the right of the red line (the accepted loss), and lost when it lies to the left."
+    "Difference in accuracy, candidate - reference, with its interval. A skill is retained when its whole interval "
+    "lies to the right of the red line (the accepted loss), and lost when it lies to the left."
 )
 _ACCURACY = "Share of items answered correctly. A skill that the base has only at chance could not be forgotten."
 _TRAINING = (
@@ -133,13 +146,14 @@ _DRIFT = (
 
 
 def _row(finding: SuiteFinding) -> dict[str, Any]:
-    colour, _, word = figures.OUTCOMES[finding.outcome]
+    stopped = finding.n_items < finding.n_planned
     return {
         "skill": finding.skill,
         "suite": finding.suite,
         "tier": finding.tier,
-        "n_items": f"{finding.n_items:,}",
-        "base": f"{100 * finding.base:.1f}",
+        "against": finding.against,
+        "n_items": f"{finding.n_items:,} of {finding.n_planned:,}" if stopped else f"{finding.n_items:,}",
+        "before": f"{100 * finding.before:.1f}",
         "candidate": f"{100 * finding.candidate:.1f}",
         "chance": f"{100 * finding.chance:.0f}",
         "difference": _signed(finding.difference),
@@ -147,26 +161,36 @@ def _row(finding: SuiteFinding) -> dict[str, Any]:
         "margin": _signed(-finding.margin),
         "lost": finding.lost,
         "gained": finding.gained,
-        "power": f"{finding.power_if_unchanged:.2f}",
+        "power": "" if finding.power_if_unchanged is None else f"{finding.power_if_unchanged:.2f}",
         "needed": "" if finding.items_needed is None else f"{finding.items_needed:,}",
-        "outcome": "improved" if finding.low > 0 else word,
-        "colour": colour,
+        "outcome": finding.word,
+        "colour": figures.OUTCOMES[finding.outcome][0],
+    }
+
+
+def _noise_row(noise: Noise) -> dict[str, str]:
+    return {
+        "suite": noise.suite,
+        "flips": f"{noise.flips:,} of {noise.n_items:,}",
+        "difference": _signed(noise.difference),
+        "floor": f"{100 * noise.floor:.1f}",
     }
 
 
 def _tally(verdict: Verdict) -> list[tuple[str, str, int, int]]:
-    """For each outcome: word, colour, how many required suites have it, of how many."""
-    outcomes = [finding.outcome for finding in verdict.findings if finding.tier == "required"]
+    """For each outcome: word, colour, how many deciding comparisons have it, of how many."""
+    outcomes = [finding.outcome for finding in verdict.findings if finding.tier != "watched"]
+    words = {"non_inferior": "passed", "worse": "failed", "undecided": "undecided"}
     return [
-        (word, colour, sum(outcome == name for outcome in outcomes), len(outcomes))
-        for name, (colour, _, word) in figures.OUTCOMES.items()
+        (words[name], colour, sum(outcome == name for outcome in outcomes), len(outcomes))
+        for name, (colour, _, _) in figures.OUTCOMES.items()
     ]
 
 
 def _n_deciding(verdict: Verdict) -> int:
     """How many reasons stay in sight: the headline and one for each suite that decided; the table holds the rest."""
     deciding = {"PROMOTE": "", "BLOCK": "worse", "INCONCLUSIVE": "undecided"}[verdict.decision]
-    return 1 + sum(f.tier == "required" and f.outcome == deciding for f in verdict.findings)
+    return 1 + sum(f.tier != "watched" and f.outcome == deciding for f in verdict.findings)
 
 
 def _signed(share: float) -> str:
@@ -194,6 +218,7 @@ def _flip_group(finding: SuiteFinding, flips: Sequence[Flip], most: int, longest
             "kind": flip.kind,
             "base": plain(flip.base_answer, longest),
             "candidate": plain(flip.candidate_answer, longest),
+            "units": plain(", ".join(unit.replace("_", " ") for unit in flip.units if unit != flip.suite), longest),
         }
         for flip in (*lost, *gained)
     ]

@@ -184,7 +184,8 @@ def sync_run(
         client: MlflowClient of the store.
         facts: What the run says about itself.
         metrics: Every step of the training, as the training's own file holds them.
-        verdict: Adds `gate/<suite>/difference`, low, high, base, candidate and the drift as metrics.
+        verdict: Adds `gate/<suite>/difference`, low, high, base, candidate and the drift as metrics; those against the
+            champion stand below `gate/<suite>/vs_champion/`.
         report: Folder whose files become the artifacts under `report/`.
         note: Markdown shown at the top of the run page.
 
@@ -214,11 +215,12 @@ def sync_run(
 
 def gate_metrics(verdict: Verdict) -> dict[str, JsonValue]:
     """The verdict's numbers under the names that the run page shows; difference = candidate - base."""
-    values: dict[str, JsonValue] = {
-        f"gate/{finding.suite}/{name}": float(getattr(finding, name))
-        for finding in verdict.findings
-        for name in ("difference", "low", "high", "base", "candidate")
-    }
+    values: dict[str, JsonValue] = {}
+    for finding in verdict.findings:
+        prefix = f"gate/{finding.suite}/" + ("vs_champion/" if finding.against == "champion" else "")
+        names = {"difference": finding.difference, "low": finding.low, "high": finding.high}
+        values |= {f"{prefix}{name}": float(value) for name, value in names.items()}
+        values |= {f"{prefix}{finding.against}": finding.before, f"{prefix}candidate": finding.candidate}
     if verdict.drift is not None:
         values |= {f"gate/drift/{name}": getattr(verdict.drift, name) for name in ("kl_per_token", "low", "high")}
     return values

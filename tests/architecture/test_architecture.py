@@ -22,6 +22,8 @@ ARROWS = {
     "answers": {"records"},
     "parameter_sets": {"params"},
     "configuration": {"*"},
+    "planning": {"evaluation", "gate", "records"},
+    "exchange": {"records", "params", "gate", "report"},
     "models": {"params", "records", "progress"},
     "objectives": {"params"},
     "sources": {"records", "models", "answers", "params", "progress"},
@@ -62,6 +64,12 @@ EQUATION_HOMES = {
     "CFS sampling": "metagdpo/preservation/context_free.py",
     "KL(p_base || p_candidate)": "metagdpo/evaluation/drift.py",
     "Tango": "metagdpo/gate/paired.py",
+    "exact unconditional test": "metagdpo/gate/paired.py",
+    "probability of a region of flips": "metagdpo/gate/trinomial.py",
+    "betting capital": "metagdpo/gate/betting.py",
+    "Benjamini-Hochberg": "metagdpo/gate/units.py",
+    "Benjamini-Yekutieli": "metagdpo/gate/units.py",
+    "continual metrics": "metagdpo/gate/continual_terms.py",
 }
 
 

@@ -28,5 +28,5 @@ def test_all_problems_are_listed_with_their_paths(tmp_path):
 
 def test_a_margin_for_a_misspelt_suite_is_refused():
     policy = Policy(alpha=0.05, power=0.8, default_margin=0.04, margins={"gramar": 0.02}, min_items=50)
-    with pytest.raises(ConfigError, match=r"unknown suites: gramar.*Suites are: facts, grammar"):
+    with pytest.raises(ConfigError, match=r"unknown suites: margins\.gramar.*Suites are: facts, grammar"):
         check_suites(policy, ["grammar", "facts"])

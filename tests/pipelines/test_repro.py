@@ -66,25 +66,28 @@ def test_a_second_run_does_nothing_but_the_release_check(project):
     """Nothing is computed, registered or written again."""
     before = (project / "registry/ledger.jsonl").read_bytes()
     output = toy.run(project, "dvc", "repro")
-    assert ["release"] == toy.executed(output)
+    assert ["champion", "release"] == toy.executed(output)
     assert "[release] next:" in output
     assert before == (project / "registry/ledger.jsonl").read_bytes()
     assert ([1], 1) == versions(project)
 
 
 def test_a_changed_training_parameter_can_be_refused(project):
-    """A ruinous learning rate reruns train, evaluate (candidate), gate and release only, and ends red with BLOCK."""
+    """A ruinous learning rate reruns what depends on the candidate; compared with the champion too, it is refused."""
     toy.set_params(project, "learning_rate: 1e-7", "learning_rate: 0.3")
     output = toy.run(project, "dvc", "repro", code=255)
-    assert ["train", "evaluate_candidate", "gate", "release"] == toy.executed(output)
+    judged = ["champion", "evaluate_champion", "evaluate_candidate", "gate", "release"]
+    assert ["train", *judged] == toy.executed(output)
     assert "BLOCK" == verdict(project)["decision"]
+    assert {"base", "champion"} == {finding["against"] for finding in verdict(project)["findings"]}
+    assert 1 == verdict(project)["champion"]["version"]
     assert ([1], 1) == versions(project), "a refusal must not touch the champion"
     assert "refused" == ledger.read(project / "registry/ledger.jsonl")[-1].action
     assert (project / "models/candidate/candidate.json").exists(), "evidence is kept"
     assert (project / "evaluations/candidate/scores.jsonl").exists()
     assert "lost" in (project / "reports/report.md").read_text()
-    toy.run(project, "metagdpo", "gate", "check", code=10)
-    toy.run(project, "python", "-m", "pipelines.release", code=10)
+    toy.run(project, "metagdpo", "gate", "check", code=1)
+    toy.run(project, "python", "-m", "pipelines.release", code=1)
     assert 2 == len(ledger.read(project / "registry/ledger.jsonl")), "the same refusal is recorded once"
     toy.set_params(project, "learning_rate: 0.3", "learning_rate: 1e-7")
     back = toy.run(project, "dvc", "repro")
@@ -93,15 +96,39 @@ def test_a_changed_training_parameter_can_be_refused(project):
 
 
 def test_too_little_evidence_is_inconclusive(project):
-    """A margin that the items cannot show reruns gate and release only; nothing is released, nothing is called lost."""
+    """A margin that the items cannot show: warned about before training, nothing released, nothing called lost."""
+    toy.set_params(project, ", noise: {batch_size: 8}", "")
     toy.set_policy(project, margin=0.001)
     output = toy.run(project, "dvc", "repro", code=255)
-    assert ["gate", "release"] == toy.executed(output)
+    ran = toy.executed(output)
+    assert {"train", "tag_suites"} & set(ran) == set()
+    assert "An unchanged model passes a margin of 0.1 points" in output
     assert "INCONCLUSIVE" == verdict(project)["decision"]
     assert all(finding["items_needed"] for finding in verdict(project)["findings"])
-    toy.run(project, "metagdpo", "gate", "check", code=11)
-    toy.run(project, "python", "-m", "pipelines.release", code=11)
+    toy.run(project, "metagdpo", "gate", "check", code=2)
+    toy.run(project, "python", "-m", "pipelines.release", code=2)
     assert ([1], 1) == versions(project)
+
+
+def test_a_margin_below_the_noise_floor_stops_the_run_before_training(project):
+    """The base, measured twice, could not pass it either."""
+    toy.set_policy(project, margin=0.001)
+    toy.set_params(project, "learning_rate: 1e-7", "learning_rate: 0.3")
+    output = toy.run(project, "dvc", "repro", code=255)
+    assert ["plan"] == toy.executed(output)
+    assert "sets margins below the noise floor" in output
+    assert "exited with 3" in output
+
+
+def test_an_evaluation_may_stop_when_the_verdict_is_certain(project):
+    """The policy allows it: fewer items, the same decision."""
+    toy.set_policy(project, margin=0.05, sequential="{}")
+    output = toy.run(project, "dvc", "repro")
+    assert ["plan", "champion", "evaluate_candidate", "gate", "release"] == toy.executed(output)
+    found = verdict(project)
+    assert "PROMOTE" == found["decision"]
+    assert all(finding["n_items"] < finding["n_planned"] == toy.N_ITEMS for finding in found["findings"])
+    assert f"of {2 * toy.N_ITEMS}, the verdict is certain" in output
 
 
 def test_kill_in_respond_pays_for_nothing_twice(project):
@@ -138,7 +165,7 @@ def test_kill_in_train_ends_with_the_same_weights(project):
     left = int(re.search(r"train:\s+0%.*?\| 0/(\d+)", output)[1])
     assert 0 < left < N_STEPS, "it went on from a checkpoint"
     assert expected == (project / "models/candidate/model.safetensors").read_bytes()
-    assert ["release"] == toy.executed(toy.run(project, "dvc", "repro"))
+    assert ["champion", "release"] == toy.executed(toy.run(project, "dvc", "repro"))
     assert ([1], 1) == versions(project)
 
 
@@ -170,7 +197,7 @@ def test_unreachable_store_stops_before_training_is_paid(project, monkeypatch):
     shutil.rmtree(project / ".work/train")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    output = toy.run(project, "python", "-m", "pipelines.train", code=5)
+    output = toy.run(project, "python", "-m", "pipelines.train", code=6)
     assert "StoreError" in output
     assert "MLFLOW_TRACKING_URI" in output
     assert "Traceback" not in output
@@ -182,6 +209,6 @@ def test_a_deleted_store_is_written_again_from_files(project):
     for state in project.glob("mlflow.db*"):
         state.unlink()
     shutil.rmtree(project / "mlartifacts")
-    assert ["release"] == toy.executed(toy.run(project, "dvc", "repro"))
+    assert ["champion", "release"] == toy.executed(toy.run(project, "dvc", "repro"))
     assert ([1], 1) == versions(project)
     assert 1 == len(ledger.read(project / "registry/ledger.jsonl"))

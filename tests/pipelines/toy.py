@@ -27,6 +27,7 @@ default_margin: {margin}
 margins: {{}}
 min_items: 100
 max_kl_per_token: null
+sequential: {sequential}
 """
 SUITE = """name: {name}
 skill: {skill}
@@ -83,7 +84,7 @@ train:
   epochs: 4
   groups_per_step: 2
   checkpoint_every: 2
-evaluate: {batch_size: 32}
+evaluate: {batch_size: 32, noise: {batch_size: 8}}
 """
 
 
@@ -124,9 +125,9 @@ def make_project(root: Path) -> Path:
     return root
 
 
-def set_policy(root: Path, *, margin: float) -> None:
+def set_policy(root: Path, *, margin: float, sequential: str = "null") -> None:
     """Write the gate's policy."""
-    (root / "registry/policy.yaml").write_text(POLICY.format(margin=margin))
+    (root / "registry/policy.yaml").write_text(POLICY.format(margin=margin, sequential=sequential))
 
 
 def set_params(root: Path, old: str, new: str) -> None:
@@ -167,12 +168,15 @@ def write_suites(root: Path) -> None:
 
 def record(root: Path) -> None:
     """Fill the journals of the recorded annotator and teacher by asking stand-ins the pipeline's own questions."""
+    from metagdpo.evaluation.items import build_items
+    from metagdpo.evaluation.suite import load_suites
     from metagdpo.knowledge.annotate import AnnotateParams, annotate_with_model
     from metagdpo.models.port import Sampling
     from metagdpo.models.recorded import Recorded
     from metagdpo.params import BaseParams, section
     from metagdpo.responses.sample import RespondParams, sample_groups
     from metagdpo.sources.pool import IngestParams, build_pool
+    from pipelines.tag_suites import questions_of
 
     here = Path.cwd()
     os.chdir(root)
@@ -184,7 +188,9 @@ def record(root: Path) -> None:
         annotator = section("annotate", AnnotateParams, path).annotator
         sampling = Sampling(temperature=0.0, max_new_tokens=annotator.max_new_tokens)
         fake = Recorded(Path("recorded/annotator.jsonl"), Fake(lambda _: skills))
-        list(annotate_with_model(pool, fake, sampling, seed))
+        suites = load_suites(Path("registry/suites"))
+        items = [question for suite in suites for question in questions_of(suite, build_items(suite, Path("assets")))]
+        list(annotate_with_model([*pool, *items], fake, sampling, seed))
         settings = section("respond", RespondParams, path)
         teachers = {
             "recorded": Recorded(Path("recorded/teacher.jsonl"), Fake(_answer)),

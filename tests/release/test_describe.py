@@ -8,7 +8,7 @@ def test_outside_text_cannot_break_the_table_or_bring_markup(tmp_path):
     verdict = make_verdict(tmp_path, candidate)
     hostile = verdict.findings[0].model_copy(update={"skill": "a|b\n<script>`x`"})
     text = describe(verdict.model_copy(update={"findings": (hostile,)}), candidate)
-    assert "| a\\|b &lt;script>'x' (arc_easy, required) | 500 |" in text
+    assert "| a\\|b &lt;script>'x' (arc_easy, required) | base | 500 |" in text
 
 
 def test_the_description_names_decision_level_and_verdict(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from metagdpo.errors import EvidenceError, StoreError
 from metagdpo.records.release import LedgerEntry
 from metagdpo.release import ledger
-from metagdpo.schema import digest_record, digest_text
+from metagdpo.schema import digest_text
 
 
 def entry(sequence, previous, version=1, name="unit"):
@@ -41,8 +41,8 @@ def test_no_file_is_an_empty_ledger_whose_head_is_the_empty_texts_digest(tmp_pat
 
 def test_each_entry_carries_the_digest_of_the_one_before(path):
     first, second, third = ledger.read(path)
-    assert (first.previous, second.previous) == (digest_text(""), digest_record(first))
-    assert (third.previous, ledger.head(path)) == (digest_record(second), digest_record(third))
+    assert (first.previous, second.previous) == (digest_text(""), ledger.digest(first))
+    assert (third.previous, ledger.head(path)) == (ledger.digest(second), ledger.digest(third))
 
 
 def test_registered_leaves_refusals_and_other_models_out(path):

@@ -75,7 +75,7 @@ def test_a_promoted_candidate_becomes_the_champion_with_its_whole_lineage_in_tag
     assert version.tags["metagdpo.verdict"] == digest_record(case.verdict)
     assert version.tags["metagdpo.run_id"] == version.run_id
     assert version.run_id == case.sync()
-    assert "school science (arc_easy, required) | 500 | 50.0% | 51.0% | +1.0 [-1.0, +3.0]" in version.description
+    assert "school science (arc_easy, required) | base | 500 | 50.0% | 51.0% | +1.0 [-1.0, +3.0]" in version.description
 
 
 def test_the_stored_files_are_the_candidates_files(tmp_path):
@@ -123,13 +123,15 @@ def test_rerunning_an_older_verdict_does_not_move_the_champion_back(tmp_path):
     assert outcome.text.endswith("The champion is version 2, released later.")
 
 
-@pytest.mark.parametrize(("decision", "error", "code"), [("BLOCK", Blocked, 10), ("INCONCLUSIVE", Inconclusive, 11)])
+@pytest.mark.parametrize(("decision", "error", "code"), [("BLOCK", Blocked, 1), ("INCONCLUSIVE", Inconclusive, 2)])
 def test_a_refusal_is_recorded_once_and_never_alters_the_champion(tmp_path, decision, error, code):
     client = fresh_client(tmp_path)
     project(tmp_path, client, seed=1).release()
     refused = project(tmp_path, client, seed=2, decision=decision)
     for _ in range(2):
-        with pytest.raises(error, match=r"school science \(arc_easy\)(.|\n)*Evidence: reports/report.html") as caught:
+        with pytest.raises(
+            error, match=r"school science \(arc_easy, against the base\)(.|\n)*Evidence: reports/report.html"
+        ) as caught:
             refused.release()
     entries = ledger.read(refused.ledger)
     assert caught.value.exit_code == code

@@ -3,6 +3,7 @@
 import pytest
 
 from metagdpo.records.candidate import Candidate
+from metagdpo.records.champion import Champion
 from metagdpo.records.drift import Drift
 from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.verdict import SuiteFinding, Verdict
@@ -14,7 +15,8 @@ def finding(name, outcome, difference, tier="required", skill=None):
         tier=tier,
         skill=skill or f"skill of {name}",
         n_items=400,
-        base=0.6,
+        n_planned=400,
+        before=0.6,
         candidate=0.6 + difference,
         difference=difference,
         low=difference - 0.02,
@@ -23,6 +25,9 @@ def finding(name, outcome, difference, tier="required", skill=None):
         gained=round(20 + 400 * difference) if difference > -0.05 else 0,
         margin=0.04,
         chance=0.25,
+        method="exact",
+        p_non_inferior=0.5,
+        p_worse=0.5,
         outcome=outcome,
         power_if_unchanged=0.9,
         items_needed=1234 if outcome == "undecided" else None,
@@ -48,6 +53,7 @@ def verdict():
         policy="sha256:p",
         candidate=model.model_copy(update={"adapter": "sha256:a"}),
         base=model,
+        champion=Champion(),
         run_key="sha256:k",
         data={"groups.jsonl": "sha256:g"},
         evidence={"candidate/scores.jsonl": "sha256:s"},

@@ -1,8 +1,5 @@
 """Flips are the items whose scores differ."""
 
-import pytest
-
-from metagdpo.errors import EvidenceError
 from metagdpo.records.item_score import ItemScore
 from metagdpo.report.flips import find_flips
 
@@ -18,6 +15,10 @@ def test_lost_and_gained_items_carry_both_answers_and_kept_ones_are_left_out():
     assert flips == [("1", "lost", "right", "now wrong"), ("2", "gained", "wrong", "now right")]
 
 
-def test_an_item_without_counterpart_is_refused():
-    with pytest.raises(EvidenceError, match="suite s, item 1"):
-        find_flips([score("1", 1.0, "")], [])
+def test_items_that_an_early_stop_left_out_are_passed_over():
+    assert find_flips([score("1", 1.0, ""), score("2", 1.0, "")], [score("1", 1.0, "")]) == []
+
+
+def test_a_flip_names_the_knowledge_units_of_its_item():
+    found = find_flips([score("1", 1.0, "")], [score("1", 0.0, "")], {("s", "1"): ("carrying", "s")})
+    assert found[0].units == ("carrying", "s")
