@@ -5,7 +5,14 @@ import re
 import pytest
 from parameters import PAGE, ROOT, page
 
-TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "registry").glob("*.md")])
+TEXTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "registry").glob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+    ]
+)
 
 
 def test_parameter_page_is_written_from_the_types():
