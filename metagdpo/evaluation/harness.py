@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
@@ -29,7 +29,7 @@ from metagdpo.evaluation.suite import Suite, task_digest
 from metagdpo.evaluation.written import ending_tokens, written_answers
 from metagdpo.records.item_score import EvaluationManifest, ItemScore, SuiteRun, documents_digest
 from metagdpo.records.model_identity import ModelIdentity
-from metagdpo.schema import Frozen, digest_json, read_jsonl
+from metagdpo.schema import Frozen, digest_json, read_jsonl, write_jsonl, write_record
 
 PACK_TOKENS = 16
 """Tokens of a pack of choices for each answer of a batch: at 32 answers 512, the fastest on a CPU."""
@@ -41,7 +41,7 @@ class NoiseParams(Frozen):
 
     batch_size: int = pydantic.Field(gt=0)
     """Another one than `evaluate.batch_size`; a smaller one regroups every suite."""
-    dtype: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     """Another dtype of the weights; null for that of `base`."""
 
 
@@ -129,6 +129,43 @@ def evaluate(
         items_per_look=items_per_look,
     )
     return [score for run in runs for score in scores[run.suite]], manifest
+
+
+def evaluate_to(
+    out: Path,
+    load: Callable[[], tuple[Any, Any]],
+    identity: ModelIdentity,
+    suites: Sequence[Suite],
+    settings: EvaluateParams,
+    *,
+    dtype: str,
+    stop: Stop | None = None,
+) -> str:
+    """Score a model of this project as `evaluate` does, write scores.jsonl and manifest.json, and say what was found.
+
+    Raises:
+        DataError: A suite has no items, or an item does not fit into the model.
+        ModelError: A chat suite meets a model without a chat template.
+        StoreError: The scores cannot be written.
+    """
+    scores, manifest = evaluate(
+        load,
+        identity,
+        suites,
+        Path("data/suites"),
+        dtype=dtype,
+        batch_size=settings.batch_size,
+        items_per_look=settings.items_per_look,
+        max_items=settings.max_items,
+        work=Path(".work/evaluate"),
+        stop=stop,
+    )
+    write_jsonl(out / "scores.jsonl", scores)
+    write_record(out / "manifest.json", manifest)
+    listed = ", ".join(f"{suite} {100 * value:.1f} %" for suite, value in accuracy(scores).items())
+    planned = sum(run.n_items for run in manifest.suites)
+    spared = f" of {planned}, the verdict is certain" if len(scores) < planned else ""
+    return f"{len(scores)} scores{spared} to {out}/scores.jsonl ({listed})"
 
 
 def accuracy(scores: Sequence[ItemScore]) -> dict[str, float]:
