@@ -95,6 +95,23 @@ def test_a_changed_training_parameter_can_be_refused(project):
     assert "is cached" in back
 
 
+def test_a_second_release_stands_up_to_the_first(project):
+    """It is compared with base and champion, becomes the champion, and the matrix of all releases has three rows."""
+    toy.set_params(project, "learning_rate: 1e-7", "learning_rate: 2e-7")
+    toy.run(project, "dvc", "repro")
+    found = verdict(project)
+    assert {"base", "champion"} == {finding["against"] for finding in found["findings"]}
+    assert ("PROMOTE", 1) == (found["decision"], found["champion"]["version"])
+    assert ([1, 2], 2) == versions(project)
+    scores = sorted(path.name for path in (project / "registry/scores").iterdir())
+    assert ["toy-v0.json", "toy-v1.json", "toy-v2.json"] == scores
+    history = toy.run(project, "metagdpo", "gate", "history", "--figure", "history.png")
+    assert "average accuracy" in history.lower()
+    assert (project / "history.svg").exists()
+    assert ["champion", "release"] == toy.executed(toy.run(project, "dvc", "repro"))
+    assert ([1, 2], 2) == versions(project)
+
+
 def test_too_little_evidence_is_inconclusive(project):
     """A margin that the items cannot show: warned about before training, nothing released, nothing called lost."""
     toy.set_params(project, ", noise: {batch_size: 8}", "")
