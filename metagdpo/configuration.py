@@ -6,6 +6,8 @@ from metagdpo.assets import load_catalogue
 from metagdpo.errors import MetagdpoError
 from metagdpo.evaluation.harness import EvaluateParams
 from metagdpo.evaluation.suite import load_suites
+from metagdpo.gate.comparisons import with_ratchet
+from metagdpo.gate.decide import SuiteInfo
 from metagdpo.gate.policy import read_policy
 from metagdpo.knowledge.annotate import AnnotateParams
 from metagdpo.knowledge.merge import MergeParams
@@ -14,6 +16,7 @@ from metagdpo.knowledge.selection import SelectionParams
 from metagdpo.params import BaseParams, load_yaml, problems
 from metagdpo.preservation.context_free import PreserveParams
 from metagdpo.release import ledger
+from metagdpo.release.incumbent import champion_for
 from metagdpo.responses.rewards import RewardParams
 from metagdpo.responses.sample import RespondParams
 from metagdpo.schema import Frozen
@@ -59,7 +62,7 @@ def check(root: Path) -> list[str]:
     except MetagdpoError as error:
         found.append(str(error))
     registry = root / "registry"
-    found += _looks(root)
+    found += [*_looks(root), *_ratchet(root)]
     for read in (
         lambda: load_catalogue(registry / "assets.yaml"),
         lambda: load_suites(registry / "suites"),
@@ -87,3 +90,21 @@ def _looks(root: Path) -> list[str]:
         f"{evaluate.items_per_look} at a time (evaluate.items_per_look): set both to one number."
     )
     return [message]
+
+
+def _ratchet(root: Path) -> list[str]:
+    """Skills of earlier releases whose suites are gone: better told before training than by the gate."""
+    try:
+        name = problems(load_yaml(root / "params.yaml").get("base"), BaseParams)[0]
+        entries = ledger.read(root / "registry/ledger.jsonl")
+        policy, suites = read_policy(root / "registry/policy.yaml"), load_suites(root / "registry/suites")
+    except (MetagdpoError, AttributeError):
+        return []  # told by those who read these files
+    if name is None or not policy.champion:
+        return []
+    infos = [SuiteInfo(suite=s.name, tier=s.tier, skill=s.skill, chance=s.chance) for s in suites]
+    try:
+        with_ratchet(infos, champion_for(entries, name.experiment, candidate=""))
+    except MetagdpoError as error:
+        return [str(error)]
+    return []

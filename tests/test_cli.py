@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from metagdpo import errors
 from metagdpo.cli import main
+from metagdpo.records.release import LedgerEntry
+from metagdpo.schema import digest_text, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 METAGDPO = str(Path(sys.executable).with_name("metagdpo"))
@@ -66,6 +68,17 @@ def test_looks_and_batches_of_different_size_are_a_problem(root):
     found = command("check")
     assert found.exit_code == 3
     assert "looks every 50 items and params.yaml scores 32 at a time" in found.output
+
+
+def test_a_released_skill_whose_suite_is_gone_is_a_problem(root):
+    entry = LedgerEntry(
+        sequence=0, previous=digest_text(""), decision="PROMOTE", action="registered", model_name="metagdpo",
+        version=1, candidate="c", base="b", verdict="v", trained=("rhymes",), run_key="r", git_commit="g",
+        dvc_lock="d", recorded_at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    write_jsonl(root / "registry/ledger.jsonl", [entry])
+    found = command("check")
+    assert (3, True) == (found.exit_code, "earlier releases were trained for rhymes" in found.output)
 
 
 @pytest.mark.usefixtures("root")

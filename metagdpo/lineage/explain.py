@@ -121,9 +121,11 @@ def _candidate(path: Path) -> str:
 def _verdict(path: Path) -> str:
     found = read_record(path, Verdict)
     outcomes = Counter(finding.outcome for finding in found.findings)
+    version = found.champion.version
+    against = "against the base" if version is None else f"against the base and version {version}"
     drift = f"; drift {found.drift.kl_per_token:.4f} nats a token" if found.drift else ""
     reason = f" - {found.reasons[0]}" if found.reasons else ""
-    return f"{found.decision} on {len(found.findings)} suites ({_listed(outcomes)}){drift}{reason}"
+    return f"{found.decision} on {len(found.findings)} comparisons {against} ({_listed(outcomes)}){drift}{reason}"
 
 
 def _release(root: Path) -> Callable[[Path], str]:

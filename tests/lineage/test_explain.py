@@ -48,7 +48,9 @@ def test_the_last_verdict_leads_to_its_version_and_to_the_champion(tmp_path):
     write_record(tmp_path / "reports" / "verdict.json", case.verdict)
     found = {line.what: line.found for line in explain(tmp_path)}
     assert found["candidate"].startswith("gdpo (lora) on asset:tiny: 3 steps over 8 groups; run key ")
-    assert found["verdict"].startswith("BLOCK on 1 suites (1 worse); drift 0.0100 nats a token")
+    assert found["verdict"].startswith(
+        "BLOCK on 1 comparisons against the base and version 1 (1 worse); drift 0.0100 nats a token"
+    )
     assert found["version"] == "this verdict is not released yet; champion is version 1; 1 decisions in the ledger"
 
 
