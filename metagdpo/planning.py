@@ -17,7 +17,7 @@ UNKNOWN = 0.5  # a base of which nothing is known: the score at which most can h
 
 
 def planned_suites(
-    policy: Policy, suites: Sequence[Suite], measured: Mapping[str, Sequence[float]]
+    policy: Policy, suites: Sequence[Suite], measured: Mapping[str, Sequence[ItemScore]]
 ) -> tuple[PlannedSuite, ...]:
     """The suites as the plan wants them.
 
@@ -32,17 +32,19 @@ def planned_suites(
     check_suites(policy, [suite.name for suite in suites])
     rows = []
     for suite in suites:
-        scores = measured.get(suite.name)
+        found = measured.get(suite.name, ())
+        clusters = {(score.cluster, score.item_id if score.cluster is None else "") for score in found}
         stated = suite.measured.accuracy if suite.measured else UNKNOWN
         rows.append(
             PlannedSuite(
                 suite=suite.name,
                 tier=suite.tier,
-                n_items=len(scores) if scores else suite.n_items,
-                base=sum(scores) / len(scores) if scores else stated,
+                n_items=len(found) or suite.n_items,
+                base=sum(score.score for score in found) / len(found) if found else stated,
                 chance=suite.chance,
                 margin=policy.margin(suite.name),
                 gain=policy.gains.get(suite.name, 0.0),
+                n_clusters=len(clusters) if any(score.cluster for score in found) else None,
             )
         )
     return tuple(rows)
@@ -56,16 +58,16 @@ def make_plan(
     return plan(suites, Assumptions(alpha=policy.alpha, power=policy.power, flip_rate=rate, min_items=policy.min_items))
 
 
-def base_scores(folder: Path) -> dict[str, list[float]]:
+def base_scores(folder: Path) -> dict[str, list[ItemScore]]:
     """The base's scores by suite; none where nothing was measured yet.
 
     Raises:
         DataError: The file is damaged.
     """
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, list[ItemScore]] = {}
     if (folder / "scores.jsonl").exists():
         for score in read_jsonl(folder / "scores.jsonl", ItemScore):
-            scores.setdefault(score.suite, []).append(score.score)
+            scores.setdefault(score.suite, []).append(score)
     return scores
 
 

@@ -16,11 +16,14 @@ POLICY = Policy(alpha=0.05, power=0.8, default_margin=0.04, min_items=1)
 MODEL = ModelIdentity(reference="asset:tiny", weights="w", config="c", tokenizer="t", chat_template="x")
 
 
+def item(name, value, cluster=None):
+    return ItemScore(
+        suite="a", item_id=name, doc="d", prompt="p", target="t", score=float(value), answer="", cluster=cluster
+    )
+
+
 def evaluation(folder, scores, *, batch_size=32, model=MODEL, harness="lm-eval 1"):
-    rows = [
-        ItemScore(suite="a", item_id=str(i), doc="d", prompt="p", target="t", score=value, answer="")
-        for i, value in enumerate(scores)
-    ]
+    rows = [item(str(i), value) for i, value in enumerate(scores)]
     documents = documents_digest((row.item_id, row.doc, row.target, row.cluster) for row in rows)
     run = SuiteRun(suite="a", task="task", documents=documents, n_items=len(rows), n_scored=len(rows))
     write_jsonl(folder / "scores.jsonl", rows)
@@ -89,10 +92,17 @@ def test_what_does_not_decide_by_a_margin_is_not_held_to_one():
 def test_suites_are_planned_with_the_bases_scores_or_with_what_their_file_states(pytestconfig):
     suites = load_suites(pytestconfig.rootpath / "registry/suites")
     piqa = next(suite for suite in suites if suite.name == "piqa")
-    stated, measured = planned_suites(POLICY, [piqa], {}), planned_suites(POLICY, [piqa], {"piqa": [1.0, 0.0] * 75})
+    scores = [item(str(number), number % 2) for number in range(150)]
+    stated, measured = planned_suites(POLICY, [piqa], {}), planned_suites(POLICY, [piqa], {"piqa": scores})
     assert isinstance(piqa.measured, Measured)
     assert (stated[0].n_items, stated[0].base) == (piqa.n_items, piqa.measured.accuracy)
-    assert (measured[0].n_items, measured[0].base) == (150, 0.5)
+    assert (measured[0].n_items, measured[0].base, measured[0].n_clusters) == (150, 0.5, None)
+
+
+def test_clusters_are_counted_and_an_item_without_one_is_its_own(pytestconfig):
+    piqa = next(suite for suite in load_suites(pytestconfig.rootpath / "registry/suites") if suite.name == "piqa")
+    scores = [item(str(number), 1.0, cluster=None if number < 3 else str(number % 2)) for number in range(40)]
+    assert planned_suites(POLICY, [piqa], {"piqa": scores})[0].n_clusters == 3 + 2
 
 
 def test_a_flip_rate_can_be_assumed_for_one_plan():

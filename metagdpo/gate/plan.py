@@ -5,6 +5,7 @@ candidate. They are those of the exact test for independent right-or-wrong items
 and relative margins, are judged by betting, which needs more items.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -32,6 +33,8 @@ class PlannedSuite(Frozen):
     """Largest accepted loss; not used by a target."""
     gain: float = Field(default=0.0, ge=0, lt=1)
     """Gain that a target must exceed."""
+    n_clusters: int | None = None
+    """Groups of dependent items; None when items are independent."""
 
 
 class Assumptions(Frozen):
@@ -204,10 +207,23 @@ def _loss_warnings(suite: PlannedSuite, assumptions: Assumptions, row: SuitePlan
     passes = row.power_if_unchanged
     if passes is not None and passes < assumptions.power and row.n_items >= assumptions.min_items:
         yield _too_few(assumptions, row, passes)
+    if suite.n_clusters is not None:
+        yield from _cluster_warnings(suite.n_clusters, assumptions, row)
     if isinstance(suite.margin, Relative):
         yield (
             "A relative margin is judged by betting, which needs more items; these numbers are those of an absolute "
             f"margin of {_in_points(row.margin)}."
+        )
+
+
+def _cluster_warnings(n_clusters: int, assumptions: Assumptions, row: SuitePlan) -> Iterable[str]:
+    """Clusters that are lost as a whole: (1 - margin)^n is the chance that n of them show no loss of the margin."""
+    yield f"Its items fall into {n_clusters:,} clusters; these numbers take the items as independent and are too good."
+    needed = math.ceil(math.log(assumptions.alpha) / math.log1p(-row.margin)) if 0 < row.margin < 1 else None
+    if needed is not None and n_clusters < needed:
+        yield (
+            f"With fewer than {needed:,} clusters no outcome can show a loss below {_points(row.margin)} points, since "
+            "whole clusters may be lost: the suite stays undecided."
         )
 
 

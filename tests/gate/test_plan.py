@@ -132,3 +132,14 @@ def test_the_markdown_table_has_one_cell_a_column():
     lines = table(plan([suite()], ASSUMED), "markdown")
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
     assert lines[1].startswith("| ---")
+
+
+@pytest.mark.parametrize(("clusters", "hopeless"), [(73, True), (74, False)])
+def test_too_few_clusters_can_show_nothing(clusters, hopeless):
+    """0.96^73 > 0.05 > 0.96^74: so often n clusters look untouched when each is lost with the margin's probability."""
+    suite = PlannedSuite(
+        suite="passages", tier="required", n_items=1000, base=0.8, chance=0.0, margin=0.04, n_clusters=clusters
+    )
+    words = " ".join(plan([suite], Assumptions(alpha=0.05, power=0.8, flip_rate=0.05))[0].warnings)
+    assert f"{clusters} clusters" in words
+    assert ("With fewer than 74 clusters" in words) == hopeless
