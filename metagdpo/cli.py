@@ -216,11 +216,11 @@ def gate_history(figure: Path | None, json_file: Path | None) -> None:
     from metagdpo.schema import write_record
 
     base = section("base", BaseParams)
-    rows = read_history(Path("registry/scores"), base.experiment)
+    rows, notes = read_history(Path("registry/scores"), base.experiment)
     if not rows:
         raise DataError("registry/scores is empty: nothing was released yet. Run `dvc repro` to a PROMOTE first.")
     history = measure_releases(rows, np.random.default_rng(base.seed))
-    print("\n".join(table(history)))
+    print("\n".join([*table(history), *(f"note: {note}" for note in notes)]))
     if json_file is not None:
         write_record(json_file, history)
     if figure is not None:

@@ -321,7 +321,7 @@ def _deciding_reasons(decision: Decision, policy: Policy, deciding: Sequence[Sui
 def _headline(policy: Policy, deciding: Sequence[SuiteFinding]) -> str:
     kept = {finding.suite for finding in deciding if not finding.demands_gain}
     rose = {finding.suite for finding in deciding if finding.demands_gain}
-    references = " and ".join(sorted({finding.against for finding in deciding}))
+    references = " and ".join(f"the {against}" for against in sorted({finding.against for finding in deciding}))
     parts = []
     if kept:
         parts.append(

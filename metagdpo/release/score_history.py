@@ -6,7 +6,6 @@ A suite whose evaluation was stopped early is left out of its row: a missing cel
 from collections.abc import Iterable
 from pathlib import Path
 
-from metagdpo.errors import EvidenceError
 from metagdpo.records.item_score import EvaluationManifest, ItemScore
 from metagdpo.records.release_scores import ReleaseScores, SuiteScores
 from metagdpo.schema import digest_json, read_record, write_record
@@ -54,41 +53,46 @@ def scores_of(
 
 
 def keep(folder: Path, row: ReleaseScores) -> Path:
-    """Write a row; the base's is written once, since the matrix starts where everything started.
+    """Write a row; the base's stays as it is, unless its suites have other items or another measurement by now.
 
     Raises:
         StoreError: It cannot be written.
     """
     path = folder / f"{row.model_name}-v{row.version}.json"
-    if not (row.version == BASE and path.exists()):
-        write_record(path, row)
+    if row.version == BASE and path.exists():
+        known = read_record(path, ReleaseScores)
+        if all(_comparable(known, suite, row) for suite in known.suites):
+            return path
+    write_record(path, row)
     return path
 
 
-def read_history(folder: Path, model_name: str) -> tuple[ReleaseScores, ...]:
-    """All rows of a model, base first; none when nothing was released.
+def read_history(folder: Path, model_name: str) -> tuple[tuple[ReleaseScores, ...], tuple[str, ...]]:
+    """All rows of a model, base first, as far as they compare with the newest; none when nothing was released.
+
+    Returns:
+        The rows, and a sentence for everything that was left out: a suite with other items, another task, or another
+        measurement than in the newest row is a missing cell there.
 
     Raises:
         DataError: A file is not such a row.
-        EvidenceError: Rows were measured differently, or a suite has other items in another row; names both rows.
     """
     rows = sorted(
         (read_record(path, ReleaseScores) for path in folder.glob(f"{model_name}-v*.json")), key=lambda row: row.version
     )
-    first: dict[str, tuple[int, SuiteScores]] = {}
+    kept, notes = [], []
     for row in rows:
-        if row.measured != rows[0].measured:
-            message = (
-                f"version {row.version} of {model_name} was measured with another harness, dtype or batch setting than "
-                f"version {rows[0].version}: their scores must not stand in one matrix. Evaluate both again."
-            )
-            raise EvidenceError(message)
-        for suite in row.suites:
-            version, known = first.setdefault(suite.suite, (row.version, suite))
-            if (known.task, known.documents) != (suite.task, suite.documents):
-                message = (
-                    f"suite {suite.suite} had other items or another task in version {row.version} than in version "
-                    f"{version}: the two must not be compared. Give the changed suite a new name."
-                )
-                raise EvidenceError(message)
-    return tuple(rows)
+        suites = tuple(suite for suite in row.suites if _comparable(row, suite, rows[-1]))
+        missing = ", ".join(sorted({suite.suite for suite in row.suites} - {suite.suite for suite in suites}))
+        if missing:
+            why = f"other items, task or settings of the measurement than version {rows[-1].version}"
+            notes.append(f"version {row.version} is left out on {missing}: {why}.")
+        kept.append(row.model_copy(update={"suites": suites}))
+    return tuple(kept), tuple(notes)
+
+
+def _comparable(row: ReleaseScores, suite: SuiteScores, newest: ReleaseScores) -> bool:
+    """Whether the newest row says nothing else about how this suite is measured."""
+    same = {other.suite: (other.task, other.documents) for other in newest.suites}
+    wanted = same.get(suite.suite, (suite.task, suite.documents))
+    return row.measured == newest.measured and wanted == (suite.task, suite.documents)

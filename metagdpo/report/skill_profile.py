@@ -39,7 +39,8 @@ def skill_profile(findings: Sequence[UnitFinding]) -> Any | None:
         write(-0.015, row + 0.24, _cut(_where(finding)), ha="right", size=7.5, color=PALETTE["muted"])
         for at, text in zip(_COLUMNS, (_points(finding), finding.lost, finding.gained), strict=True):
             write(at, row, text, ha="right", size=9.5)
-        write(_COLUMNS[-1] + 0.03, row, finding.outcome, size=9.5, color=tone)
+        # Anchored at its right end: a reader's wider font then grows into the gap, not over the edge.
+        write(_COLUMNS[-1] + 0.17, row, finding.outcome, ha="right", size=9.5, color=tone)
     for at, title in zip(_COLUMNS, ("change", "lost", "gained"), strict=True):
         axes.text(at, -0.75, title, transform=sides, ha="right", va="center", size=8, color=PALETTE["muted"])
     _finish(axes, len(shown))
