@@ -40,7 +40,7 @@ class ProceduralSource(Frozen):
     """Name of the reasoning-gym data set, such as `chain_sum`."""
     config: dict[str, JsonValue] = Field(default_factory=dict)
     """Settings of the family; those left out keep its defaults."""
-    size: int = Field(gt=0)
+    n_questions: int = Field(gt=0)
     """Questions drawn; equal ones are kept once."""
     seed: int = Field(ge=0)
     domain: str = Field(min_length=1)
@@ -132,7 +132,7 @@ def _create(source: ProceduralSource) -> Any:
         hint = f"Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "Some are `chain_sum`, `gcd`."
         raise ConfigError(f"ingest source `{source.name}`: reasoning-gym has no family `{source.family}`. {hint}")
     try:
-        return reasoning_gym.create_dataset(source.family, size=source.size, seed=source.seed, **source.config)
+        return reasoning_gym.create_dataset(source.family, size=source.n_questions, seed=source.seed, **source.config)
     except (AssertionError, TypeError, ValueError, KeyError) as error:
         settings = json.dumps(source.config, sort_keys=True)
         message = (

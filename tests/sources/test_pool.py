@@ -14,7 +14,7 @@ from metagdpo.sources.files import FilesSource
 from metagdpo.sources.pool import IngestParams, build_pool, problem_with, resolve
 from metagdpo.sources.procedural import ProceduralSource
 
-SUMS = {"kind": "procedural", "name": "sums", "family": "chain_sum", "size": 4, "seed": 3, "domain": "maths"}
+SUMS = {"kind": "procedural", "name": "sums", "family": "chain_sum", "n_questions": 4, "seed": 3, "domain": "maths"}
 
 
 def question(prompt="2 + 2?", answer="4", verifier="numeric", solution=None):

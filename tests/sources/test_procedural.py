@@ -8,7 +8,14 @@ from metagdpo.sources.procedural import ProceduralSource, _plain, worked_solutio
 
 
 def source(**changes):
-    fields = {"kind": "procedural", "name": "sums", "family": "chain_sum", "size": 5, "seed": 3, "domain": "maths"}
+    fields = {
+        "kind": "procedural",
+        "name": "sums",
+        "family": "chain_sum",
+        "n_questions": 5,
+        "seed": 3,
+        "domain": "maths",
+    }
     return ProceduralSource(**{**fields, **changes})
 
 
@@ -33,7 +40,7 @@ def test_settings_reach_the_family():
 
 @pytest.mark.parametrize("family", ["chain_sum", "basic_arithmetic", "gsm_symbolic"])
 def test_a_worked_solution_is_right_and_ends_in_its_only_box(family):
-    for question in source(family=family, size=20).questions():
+    for question in source(family=family, n_questions=20).questions():
         assert question.solution is not None
         assert question.solution.endswith(answers.boxed(question.reference_answer))
         assert answers.is_well_formed(question.solution)
@@ -50,7 +57,7 @@ def test_metadata_survives_json_and_still_verifies(family):
 
 def test_metadata_that_json_does_not_know_becomes_text():
     """Some templates of gsm_symbolic keep fractions among their variables."""
-    found = [q.metadata["variables"] for q in source(family="gsm_symbolic", size=40, seed=1000).questions()]
+    found = [q.metadata["variables"] for q in source(family="gsm_symbolic", n_questions=40, seed=1000).questions()]
     assert any("/" in str(value) for variables in found for value in variables.values())
 
 
