@@ -74,7 +74,7 @@ def fields(kind):
 def test_no_parameter_has_a_name_that_the_run_cache_of_dvc_ignores(section):
     """DVC leaves keys `size` and `nfiles` out of the digest under which it finds earlier runs, wherever they stand.
 
-    A parameter of that name could be changed and the outputs of its old value would come back (dvc 3.67, stage/cache.py).
+    Such a parameter could be changed, and the outputs of its old value would come back (dvc 3.67, stage/cache.py).
     """
     assert set(fields(SECTIONS[section])).isdisjoint({"size", "nfiles", "isexec"})
 
