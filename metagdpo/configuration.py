@@ -7,13 +7,13 @@ from metagdpo.errors import MetagdpoError
 from metagdpo.evaluation.harness import EvaluateParams
 from metagdpo.evaluation.suite import load_suites
 from metagdpo.gate.comparisons import with_ratchet
-from metagdpo.gate.decide import SuiteInfo
 from metagdpo.gate.policy import read_policy
 from metagdpo.knowledge.annotate import AnnotateParams
 from metagdpo.knowledge.merge import MergeParams
 from metagdpo.knowledge.probe import ProbeParams
 from metagdpo.knowledge.selection import SelectionParams
 from metagdpo.params import BaseParams, load_yaml, problems
+from metagdpo.planning import suite_infos
 from metagdpo.preservation.context_free import PreserveParams
 from metagdpo.release import ledger
 from metagdpo.release.incumbent import champion_for
@@ -102,9 +102,8 @@ def _ratchet(root: Path) -> list[str]:
         return []  # told by those who read these files
     if name is None or not policy.champion:
         return []
-    infos = [SuiteInfo(suite=s.name, tier=s.tier, skill=s.skill, chance=s.chance) for s in suites]
     try:
-        with_ratchet(infos, champion_for(entries, name.experiment, candidate=""))
+        with_ratchet(suite_infos(suites), champion_for(entries, name.experiment, candidate=""))
     except MetagdpoError as error:
         return [str(error)]
     return []

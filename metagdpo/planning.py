@@ -1,12 +1,13 @@
 """What this project's suites can show under its policy: the plan, and the noise floor that bounds every margin."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from metagdpo.errors import ConfigError
 from metagdpo.evaluation.pairing import NOISE, pair
 from metagdpo.evaluation.suite import Suite
 from metagdpo.gate import hypotheses
+from metagdpo.gate.decide import SuiteInfo
 from metagdpo.gate.plan import Assumptions, PlannedSuite, SuitePlan, effective_margin, plan
 from metagdpo.gate.policy import Policy, check_suites
 from metagdpo.records.item_score import EvaluationManifest, ItemScore
@@ -14,6 +15,11 @@ from metagdpo.records.noise import Noise, NoiseFloors
 from metagdpo.schema import read_jsonl, read_record
 
 UNKNOWN = 0.5  # a base of which nothing is known: the score at which most can happen
+
+
+def suite_infos(suites: Iterable[Suite]) -> list[SuiteInfo]:
+    """What the gate needs to know about the suites besides their scores."""
+    return [SuiteInfo(suite=s.name, tier=s.tier, skill=s.skill, chance=s.chance) for s in suites]
 
 
 def planned_suites(

@@ -14,10 +14,11 @@ from metagdpo.evaluation.harness import EvaluateParams, evaluate_to
 from metagdpo.evaluation.rounds import Stop
 from metagdpo.evaluation.suite import Suite, load_suites
 from metagdpo.gate.comparisons import comparisons, designs
-from metagdpo.gate.decide import SuiteInfo, finished_suites
+from metagdpo.gate.decide import finished_suites
 from metagdpo.gate.policy import read_policy
 from metagdpo.models.load import load_tokenizer, locate, verify
 from metagdpo.params import BaseParams
+from metagdpo.planning import suite_infos
 from metagdpo.progress import done, run_stage
 from metagdpo.records.champion import Champion
 from metagdpo.records.drift import DriftSample
@@ -64,7 +65,7 @@ def _stop_rule(suites: Sequence[Suite]) -> Stop | None:
     if policy.sequential is None:
         return None
     champion = read_record(Path("data/champion.json"), Champion)
-    infos = [SuiteInfo(suite=s.name, tier=s.tier, skill=s.skill, chance=s.chance) for s in suites]
+    infos = suite_infos(suites)
     before = list(read_jsonl(EVALUATIONS / "base/scores.jsonl", ItemScore))
     champions = list(read_jsonl(EVALUATIONS / "champion/scores.jsonl", ItemScore))
     planned = designs(before)

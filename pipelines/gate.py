@@ -5,9 +5,10 @@ from pathlib import Path
 from metagdpo.evaluation.pairing import pair
 from metagdpo.evaluation.suite import load_suites
 from metagdpo.gate.comparisons import comparisons, designs
-from metagdpo.gate.decide import SuiteInfo, decide
+from metagdpo.gate.decide import decide
 from metagdpo.gate.policy import Policy, read_policy
 from metagdpo.gate.units import find_units
+from metagdpo.planning import suite_infos
 from metagdpo.progress import done, run_stage
 from metagdpo.records.candidate import Candidate
 from metagdpo.records.champion import Champion
@@ -38,10 +39,7 @@ def main() -> None:
     base_scores, base_manifest = _read("base")
     scores, manifest = _read("candidate")
     base = pair(base_scores, base_manifest, scores, manifest, reference=candidate.base, candidate=candidate.identity)
-    suites = [
-        SuiteInfo(suite=suite.name, tier=suite.tier, skill=suite.skill, chance=suite.chance)
-        for suite in load_suites(Path("registry/suites"))
-    ]
+    suites = suite_infos(load_suites(Path("registry/suites")))
     found = comparisons(
         policy,
         suites,
