@@ -222,10 +222,10 @@ def _figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> 
 
 
 def _row_name(finding: SuiteFinding) -> str:
-    """The skill on at most two lines."""
+    """The skill on at most two lines, what is special about the row in front, where it is never cut off."""
     notes: list[str] = [finding.tier] if finding.tier != "required" else []
     notes += ["against the champion"] if finding.against == "champion" else []
-    name = f"{finding.skill} ({', '.join(notes)})" if notes else finding.skill
+    name = f"{', '.join(notes)}: {finding.skill}" if notes else finding.skill
     lines = textwrap.wrap(name, _LINE) or [name]
     return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")  # noqa: PLR2004  (two lines fit a row)
 

@@ -37,14 +37,23 @@ def skill_profile(findings: Sequence[UnitFinding]) -> Any | None:
         write = functools.partial(axes.text, transform=sides, va="center", color=PALETTE["ink"], parse_math=False)
         write(-0.015, row - 0.16, _cut(finding.unit.replace("_", " ")), ha="right")
         write(-0.015, row + 0.24, _cut(_where(finding)), ha="right", size=7.5, color=PALETTE["muted"])
-        for at, text in zip(_COLUMNS, (_points(finding), finding.lost, finding.gained), strict=True):
-            write(at, row, text, ha="right", size=9.5)
-        # Anchored at its right end: a reader's wider font then grows into the gap, not over the edge.
-        write(_COLUMNS[-1] + 0.17, row, finding.outcome, ha="right", size=9.5, color=tone)
-    for at, title in zip(_COLUMNS, ("change", "lost", "gained"), strict=True):
-        axes.text(at, -0.75, title, transform=sides, ha="right", va="center", size=8, color=PALETTE["muted"])
+        texts = (_points(finding), finding.lost, finding.gained, finding.outcome)
+        for at, text, shade in zip(_COLUMNS, texts, (*[PALETTE["ink"]] * 3, tone), strict=True):
+            _beside(axes, at, row, str(text), size=9.5, color=shade)
+    for at, title in zip(_COLUMNS, ("change", "lost", "gained"), strict=False):
+        _beside(axes, at, -0.75, title, size=8, color=PALETTE["muted"])
     _finish(axes, len(shown))
     return figure
+
+
+def _beside(axes: Any, points: float, row: float, text: str, **style: Any) -> None:
+    """Write right of the axes, the text's right end so many points from them.
+
+    Points, not shares of the width: the layout then knows how much room it needs. Anchored at the right end, a reader's
+    wider font grows into the gap and not over the edge.
+    """
+    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(text, xy=(1, row), xytext=(points, 0), ha="right", va="center", parse_math=False, **place, **style)
 
 
 def profile_order(findings: Sequence[UnitFinding]) -> list[UnitFinding]:
@@ -132,4 +141,4 @@ def _cut(text: str) -> str:
 
 
 _LINE = 38
-_COLUMNS = (1.1, 1.17, 1.27)  # right edges, in widths of the axes
+_COLUMNS = (40, 68, 104, 172)  # right edges of change, lost, gained and outcome, points from the axes
