@@ -8,7 +8,7 @@ from metagdpo.gate.comparisons import comparisons, designs
 from metagdpo.gate.decide import decide
 from metagdpo.gate.policy import Policy, read_policy
 from metagdpo.gate.units import find_units
-from metagdpo.planning import suite_infos
+from metagdpo.planning import read_evaluation, suite_infos
 from metagdpo.progress import done, run_stage
 from metagdpo.records.candidate import Candidate
 from metagdpo.records.champion import Champion
@@ -36,8 +36,8 @@ def main() -> None:
     policy, candidate = read_policy(POLICY), read_record(CANDIDATE, Candidate)
     champion = read_record(Path("data/champion.json"), Champion)
     drift = read_record(EVALUATIONS / "candidate/drift.json", Drift)
-    base_scores, base_manifest = _read("base")
-    scores, manifest = _read("candidate")
+    base_scores, base_manifest = read_evaluation(EVALUATIONS / "base")
+    scores, manifest = read_evaluation(EVALUATIONS / "candidate")
     base = pair(base_scores, base_manifest, scores, manifest, reference=candidate.base, candidate=candidate.identity)
     suites = suite_infos(load_suites(Path("registry/suites")))
     found = comparisons(
@@ -99,13 +99,6 @@ def main() -> None:
     )
 
 
-def _read(role: str) -> tuple[list[ItemScore], EvaluationManifest]:
-    folder = EVALUATIONS / role
-    return list(read_jsonl(folder / "scores.jsonl", ItemScore)), read_record(
-        folder / "manifest.json", EvaluationManifest
-    )
-
-
 def _champions_pairs(
     policy: Policy, champion: Champion, scores: list[ItemScore], manifest: EvaluationManifest, candidate: Candidate
 ) -> dict[str, list[PairedScore]] | None:
@@ -113,7 +106,7 @@ def _champions_pairs(
     if champion.version is None or not policy.champion:
         return None
     identity = read_record(EVALUATIONS / "champion/identity.json", ModelIdentity)
-    before, measured = _read("champion")
+    before, measured = read_evaluation(EVALUATIONS / "champion")
     return pair(before, measured, scores, manifest, reference=identity, candidate=candidate.identity)
 
 
