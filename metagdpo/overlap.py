@@ -30,6 +30,7 @@ from metagdpo.records.group import ResponseGroup
 from metagdpo.records.overlap import Overlap, TrainingOverlaps
 from metagdpo.records.question import Question
 from metagdpo.records.sample import ContextFreeSample
+from metagdpo.records.self_dialogue import SelfDialogue
 from metagdpo.words import goes_on, is_prose, words
 
 SHOWN = 160
@@ -77,6 +78,13 @@ def group_texts(group: ResponseGroup) -> Iterator[TrainingText]:
 def sample_text(sample: ContextFreeSample) -> TrainingText:
     """A context-free sample: a benchmark that the base knows by heart counts as well."""
     return TrainingText(f"context-free sample {sample.index}", sample.text, is_question=False)
+
+
+def dialogue_texts(dialogue: SelfDialogue) -> Iterator[TrainingText]:
+    """The turns of a self-dialogue: the user's ask, as prompts do, and the assistant's are running text."""
+    for number, turn in enumerate(dialogue.turns, start=1):
+        name = f"self-dialogue {dialogue.index}, turn {number} ({turn.role})"
+        yield TrainingText(name, turn.text, is_question=turn.role == "user")
 
 
 class Index:

@@ -4,10 +4,8 @@ What was trained on is compared with the suites once more: the pool was, but res
 written by models. Left out: what an on-policy run's own policy wrote, of which no file is kept.
 """
 
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from metagdpo.errors import EvidenceError
 from metagdpo.evaluation.items import Item
 from metagdpo.evaluation.pairing import pair
 from metagdpo.evaluation.suite import load_suites
@@ -15,28 +13,28 @@ from metagdpo.gate.comparisons import comparisons, designs
 from metagdpo.gate.decide import decide
 from metagdpo.gate.policy import Policy, read_policy
 from metagdpo.gate.units import find_units
-from metagdpo.overlap import Index, TrainingText, group_texts, pool_texts, sample_text, training_overlaps
+from metagdpo.overlap import Index, training_overlaps
 from metagdpo.planning import read_evaluation, suite_infos
-from metagdpo.progress import bar, done, run_stage
+from metagdpo.progress import done, run_stage
 from metagdpo.records.candidate import Candidate
 from metagdpo.records.champion import Champion
 from metagdpo.records.drift import Drift, DriftSample
-from metagdpo.records.group import ResponseGroup
+from metagdpo.records.interpolation import Interpolation
 from metagdpo.records.item_score import EvaluationManifest, ItemScore
 from metagdpo.records.item_units import ItemUnits
 from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.noise import NoiseFloors
 from metagdpo.records.paired import PairedScore
-from metagdpo.records.question import Question
-from metagdpo.records.sample import ContextFreeSample
 from metagdpo.records.training_step import TrainingStep
 from metagdpo.records.verdict import Verdict
 from metagdpo.report.flips import find_flips
 from metagdpo.report.report import write_report
 from metagdpo.schema import digest_file, read_jsonl, read_record, write_json, write_record
+from metagdpo.trained_on import trained_on
 
 CANDIDATE = Path("models/candidate/candidate.json")
 EVALUATIONS = Path("evaluations")
+INTERPOLATION = Path("models/interpolation.json")
 POLICY = Path("registry/policy.yaml")
 NOISE = Path("data/noise.json")
 UNITS = Path("data/suite_units.jsonl")
@@ -108,62 +106,12 @@ def main() -> None:
         ],
         drift_cap=policy.max_kl_per_token,
         unit_fdr=policy.unit_fdr,
+        interpolation=read_record(INTERPOLATION, Interpolation),
     )
     print(f"[gate] {verdict.decision}: {verdict.reasons[0]}")
     done(
         "gate", "reports/verdict.json, report.md and report.html", "open reports/report.html, or `metagdpo gate check`"
     )
-
-
-def _questions(path: Path) -> Iterator[TrainingText]:
-    return (text for question in read_jsonl(path, Question) for text in pool_texts(question))
-
-
-def _groups(path: Path) -> Iterator[TrainingText]:
-    return (text for group in read_jsonl(path, ResponseGroup) for text in group_texts(group))
-
-
-def _samples(path: Path) -> Iterator[TrainingText]:
-    return (sample_text(sample) for sample in read_jsonl(path, ContextFreeSample))
-
-
-def _numbers(_path: Path) -> Iterator[TrainingText]:
-    """References hold log-probabilities of texts that stand in the other files."""
-    return iter(())
-
-
-TEXTS: dict[str, Callable[[Path], Iterator[TrainingText]]] = {
-    "data/context_free_train.jsonl": _samples,
-    "data/groups.jsonl": _groups,
-    "data/questions.jsonl": _questions,
-    "data/reference.jsonl": _numbers,
-}
-"""How the texts of every file that training reads are found."""
-
-
-def trained_on(data: Mapping[str, str]) -> Iterator[TrainingText]:
-    """Every text that the candidate was trained on.
-
-    Args:
-        data: Digest of every data file behind the candidate.
-
-    Raises:
-        EvidenceError: A file is not the one that the candidate was trained on, or is of a kind that cannot be read.
-    """
-    wrong = []
-    for name, digest in sorted(data.items()):
-        if name not in TEXTS:
-            wrong.append(f"{name}: the gate does not know what it holds (known are {', '.join(TEXTS)})")
-        elif not Path(name).is_file():
-            wrong.append(f"{name} is missing")
-        elif digest_file(Path(name)) != digest:
-            wrong.append(f"{name} is not the file that the candidate was trained on ({digest})")
-    if wrong:
-        lines = "\n".join(f"  {line}" for line in wrong)
-        message = f"what the candidate was trained on cannot be compared with the suites:\n{lines}\n"
-        raise EvidenceError(f"{message}Run `dvc repro`, which trains on the files as they are.")
-    texts = (text for name in sorted(data) for text in TEXTS[name](Path(name)))
-    return bar(texts, total=None, what="comparing the training data with the suites", unit="texts")
 
 
 def _champions_pairs(

@@ -13,6 +13,7 @@ from metagdpo.gate.policy import OverlapSettings
 from metagdpo.overlap import (
     Index,
     TrainingText,
+    dialogue_texts,
     group_texts,
     item_forms,
     own_grams,
@@ -24,6 +25,7 @@ from metagdpo.overlap import (
 from metagdpo.records.group import ResponseGroup, ScoredResponse
 from metagdpo.records.question import Question
 from metagdpo.records.sample import ContextFreeSample
+from metagdpo.records.self_dialogue import SelfDialogue, SelfTurn
 from metagdpo.sources.procedural import ProceduralSource
 from metagdpo.words import words
 
@@ -353,6 +355,7 @@ def test_prompts_and_responses_of_a_group_and_samples_are_named():
     group = ResponseGroup(question_id="q", prompt="Which?", responses=(response,), degenerate=True)
     sample = ContextFreeSample(
         index=7,
+        prefix="bos",
         prefix_ids=(0,),
         token_ids=(1,),
         text="Once.",
@@ -360,6 +363,7 @@ def test_prompts_and_responses_of_a_group_and_samples_are_named():
         model="m",
         temperature=1.0,
         top_p=1.0,
+        max_new_tokens=1,
         seed=0,
     )
     assert [*group_texts(group), sample_text(sample)] == [
@@ -367,6 +371,30 @@ def test_prompts_and_responses_of_a_group_and_samples_are_named():
         ("q/response 1 of big", "Two.", False),
         ("context-free sample 7", "Once.", False),
     ]
+
+
+def dialogue(*texts):
+    turns = tuple(
+        SelfTurn(role=("user", "assistant")[i % 2], template_ids=(1,), token_ids=(2,), text=text, ended=True, seed=i)
+        for i, text in enumerate(texts)
+    )
+    return SelfDialogue(index=3, turns=turns, model="m", temperature=0.7, top_p=0.9, max_new_tokens=9)
+
+
+def test_turns_of_a_self_dialogue_are_named_and_the_users_ask():
+    assert [*dialogue_texts(dialogue("Who?", "Me.", "Why?"))] == [
+        ("self-dialogue 3, turn 1 (user)", "Who?", True),
+        ("self-dialogue 3, turn 2 (assistant)", "Me.", False),
+        ("self-dialogue 3, turn 3 (user)", "Why?", True),
+    ]
+
+
+def test_an_item_that_the_base_knows_by_heart_is_found_in_its_dialogues():
+    """A short one where the user says nothing else, a long one also in the assistant's words."""
+    index = Index({"s": suite_of(STORY.format(1, 2), "What is 12 + 5?")}, SETTINGS)
+    talk = dialogue("What is 12 + 5?", "What is 12 + 5?", "Go on.", f"Well. {STORY.format(1, 2)} Good.")
+    found = [row.text_id for text in dialogue_texts(talk) for row in index.find(text)]
+    assert found == ["self-dialogue 3, turn 1 (user)", "self-dialogue 3, turn 4 (assistant)"]
 
 
 def test_counts_know_all_overlaps_and_examples_the_first_of_each_suite():

@@ -2,11 +2,15 @@
 
     loss = objective + sum over anchors of weight * anchor
 
-All three pull back along the same geometry: near the base, with d = theta - theta_0 and F its Fisher matrix,
-`context_free` and `kl` are 1/2 d^T F d to second order (plus a constant), and `l2_sp` is that with F = 1.
+All pull back along the same geometry: near the base, with d = theta - theta_0 and F its Fisher matrix, `context_free`
+and `kl` are 1/2 d^T F d to second order (plus a constant), `ewc` is that with the diagonal of F, `l2_sp` with F = 1.
+`self_dialogue` is too where its texts were drawn at temperature 1 without truncation; drawn sharper, as in the paper,
+it also pulls towards sharper answers.
 
 Home of: CFS loss (arXiv 2505.13811: E over x ~ p_0 of -log p_theta(x), which is KL(p_0 || p_theta) up to a constant),
-L2-SP (arXiv 1802.01483: 1/2 ||theta - theta_0||^2, and its low-rank form)
+SA-SFT loss (arXiv 2602.20162: the same over dialogues that p_0 led with itself, on the tokens that it sampled),
+L2-SP (arXiv 1802.01483: 1/2 ||theta - theta_0||^2, and its low-rank form),
+EWC (arXiv 1612.00796: 1/2 sum over weights of F_k (theta_k - theta_0k)^2)
 """
 
 from collections.abc import Iterable
@@ -29,6 +33,18 @@ class ContextFree(Frozen):
     """Context-free samples in every step."""
 
 
+class SelfDialogues(Frozen):
+    """SA-SFT (arXiv 2602.20162): negative log-likelihood of dialogues that the base led with itself."""
+
+    kind: Literal["self_dialogue"] = "self_dialogue"
+    weight: float = Field(gt=0)
+    """Coefficient of nats a token."""
+    per_step: int = Field(gt=0)
+    """Dialogues in every step; beside `groups_per_step` groups that is the paper's mixing ratio."""
+    learn: Literal["assistant", "all"] = "assistant"
+    """Which turns are scored: the assistant's, as in plain SFT on dialogues, or everything that the base sampled."""
+
+
 class KlToBase(Frozen):
     """KL(base || candidate) of the next token, over the whole vocabulary, at every token of given texts.
 
@@ -43,8 +59,9 @@ class KlToBase(Frozen):
     """Coefficient of nats a token."""
     per_step: int = Field(gt=0)
     """Texts in every step."""
-    texts: Literal["context_free", "groups"] = "groups"
-    """`groups`: responses of the training groups after their prompts; `context_free`: the base's own samples."""
+    texts: Literal["context_free", "groups", "self_dialogue"] = "groups"
+    """`groups`: responses of the training groups after their prompts; `context_free`, `self_dialogue`: what the base
+    itself wrote."""
 
 
 class L2Sp(Frozen):
@@ -56,19 +73,36 @@ class L2Sp(Frozen):
     gradient whatever the size of the model."""
 
 
-Anchor = Annotated[ContextFree | KlToBase | L2Sp, Field(discriminator="kind")]
-"""What to protect with; the numbers come from `context_free_nll`, `kl_to_base` and `l2_sp`."""
+class Ewc(Frozen):
+    """EWC (arXiv 1612.00796): half the squared distance from the start, each weight counted by its Fisher information.
+
+    The Fisher diagonal is estimated once, on context-free samples: text drawn from the model itself is what the
+    definition asks for, and labels of real data are not (arXiv 1905.12558). It costs a backward pass for each sample
+    before the first step, and as much memory as the weights that learn have (for LoRA: as the layers it adapts).
+    """
+
+    kind: Literal["ewc"] = "ewc"
+    weight: float = Field(gt=0)
+    """Coefficient of nats a token: with 1 it is the diagonal's part of what CFS protects, to second order."""
+    samples: int | None = Field(default=None, gt=0)
+    """Context-free training samples that the Fisher diagonal is estimated on; null takes all."""
 
 
-def context_free_nll(log_probs_S: Tensor, lengths_S: Tensor) -> Tensor:
-    """Negative log-probability a token over context-free samples, nats: the mean over their own tokens.
+Anchor = Annotated[ContextFree | SelfDialogues | KlToBase | Ewc | L2Sp, Field(discriminator="kind")]
+"""What to protect with; the numbers come from `own_text_nll`, `kl_to_base`, `ewc` and `l2_sp`."""
 
-    Normalised by its own tokens, so that the coefficient does not silently depend on lengths (the paper leaves the
-    normalisation open).
+
+def own_text_nll(log_probs_S: Tensor, lengths_S: Tensor) -> Tensor:
+    """Negative log-probability a token over texts that the base wrote, nats: the mean over their own scored tokens.
+
+    It is the term of CFS (arXiv 2505.13811, context-free samples, all tokens) and of SA-SFT (arXiv 2602.20162,
+    self-dialogues, the assistant's tokens or all sampled ones). SA-SFT mixes its dialogues into the data without a
+    coefficient; here they are a term of their own, with any objective. Normalised by its own tokens, so that the
+    coefficient does not silently depend on lengths (neither paper says how it normalises).
 
     Args:
-        log_probs_S: Summed log-probability of each sample, nats.
-        lengths_S: Scored tokens of each sample.
+        log_probs_S: Summed log-probability of each text's scored tokens, nats.
+        lengths_S: Scored tokens of each text.
     """
     return -log_probs_S.sum() / lengths_S.sum().clamp(min=1)
 
@@ -93,6 +127,31 @@ def l2_sp(deltas: Iterable[Tensor]) -> Tensor:
     for delta in deltas:
         total = total + delta.to(torch.promote_types(delta.dtype, torch.float32)).square().sum()
     return total / 2
+
+
+def ewc(deltas: Iterable[Tensor], fishers: Iterable[Tensor]) -> Tensor:
+    """1/2 sum over parameters k of F_k (theta_k - theta_0k)^2, nats a token, in at least float32.
+
+    Args:
+        deltas: theta - theta_0 of each parameter, of any shapes.
+        fishers: The Fisher diagonal of each, nats a token, of the same shapes.
+    """
+    total = torch.zeros(())
+    for delta, fisher in zip(deltas, fishers, strict=True):
+        total = total + (fisher * delta.to(torch.promote_types(delta.dtype, torch.float32)).square()).sum()
+    return total / 2
+
+
+def low_rank_update(a_RD: Tensor, b_OR: Tensor, scale: float) -> Tensor:
+    """The update s B A that a LoRA adapter adds to its layer's weight [O, D], in at least float32.
+
+    Args:
+        a_RD: The adapter's A, rank R by inputs D.
+        b_OR: The adapter's B, outputs O by rank R.
+        scale: s, the factor in front of B A: alpha / r in LoRA.
+    """
+    wide = torch.promote_types(a_RD.dtype, torch.float32)
+    return scale * (b_OR.to(wide) @ a_RD.to(wide))
 
 
 def low_rank_square(a_RD: Tensor, b_OR: Tensor, scale: float) -> Tensor:

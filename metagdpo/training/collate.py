@@ -6,14 +6,15 @@ A family is [prompt, y_1 .. y_k]: sequences with the same prompt share its compu
 prompt and each response sees the prompt and itself (training/attention.py), so scores and gradients are those of
 separate sequences. Families stand side by side in one row, so nothing is padded. A model whose attention cannot do that
 gets one padded row for each sequence. The last token of a response predicts nothing and is left out; with an empty
-prompt nothing predicts the first one, and it is not scored.
+prompt nothing predicts the first one, and it is not scored. A mask says which tokens count in a sequence's
+log-probability; the others are computed all the same, for those after them see them.
 """
 
 # ruff: noqa: N815  (shape suffixes are upper case, see the legend)
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from metagdpo.models.chat import render
 from metagdpo.models.port import Message
 from metagdpo.records.group import ResponseGroup
 from metagdpo.records.sample import ContextFreeSample
+from metagdpo.records.self_dialogue import SelfDialogue
 from metagdpo.training.attention import Layout, Span
 from metagdpo.training.settings import SequenceParams
 
@@ -36,11 +38,29 @@ class TokenSequence:
     """One text to score: the response's tokens, given the prompt's."""
 
     key: str
-    """`<question id>/<response index>` or `context_free/<index>`."""
+    """`<question id>/<response index>`, `context_free/<index>` or `self_dialogue/<index>`."""
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     truncated: bool = False
     """The response was cut at max_length."""
+    scored: tuple[bool, ...] | None = None
+    """Which tokens of the response count, one entry for each; None for all."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mask of another length.
+
+        Raises:
+            ValueError: There is not one entry for each token of the response.
+        """
+        if self.scored is not None and len(self.scored) != len(self.response_ids):
+            message = f"{self.key}: a mask of {len(self.scored)} entries for {len(self.response_ids)} response tokens"
+            raise ValueError(message)
+
+    def masked(self, scored: Sequence[bool]) -> "TokenSequence":
+        """The same text with another mask; what stands after the last scored token is cut off: it serves nothing."""
+        end = max((i + 1 for i, counts in enumerate(scored) if counts), default=0)
+        mask = None if all(scored[:end]) else tuple(scored[:end])
+        return replace(self, response_ids=self.response_ids[:end], scored=mask)
 
     @property
     def n_computed(self) -> int:
@@ -48,9 +68,17 @@ class TokenSequence:
         return max(0, len(self.response_ids) - 1)
 
     @property
+    def scored_at(self) -> Sequence[int]:
+        """Positions in the response of the tokens whose log-probability counts, in order."""
+        with_something_before = range(0 if self.prompt_ids else 1, len(self.response_ids))
+        if self.scored is None:
+            return with_something_before
+        return [i for i in with_something_before if self.scored[i]]
+
+    @property
     def n_scored(self) -> int:
-        """Tokens whose log-probability counts: all that have something before them."""
-        return len(self.response_ids) if self.prompt_ids else self.n_computed
+        """Tokens whose log-probability counts; without any, that of the sequence is 0 and has no gradient."""
+        return len(self.scored_at)
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,29 @@ def context_free_sequences(samples: Iterable[ContextFreeSample]) -> Iterator[Tok
     """Context-free samples, scored on every token after the start symbol."""
     for sample in samples:
         yield TokenSequence(f"context_free/{sample.index}", sample.prefix_ids, sample.token_ids)
+
+
+def dialogue_sequences(
+    dialogues: Iterable[SelfDialogue], learn: Literal["assistant", "all"]
+) -> Iterator[TokenSequence]:
+    """Dialogues as one text each, scored on the assistant's tokens or all that were sampled, never on the template's.
+
+    The prompt is what the template writes before the first sampled token, the response everything after it.
+
+    Args:
+        dialogues: In order; one without a scored token gives a sequence without one.
+        learn: Whose tokens are scored.
+    """
+    for dialogue in dialogues:
+        ids: list[int] = []
+        scored: list[bool] = []
+        for turn in dialogue.turns:
+            ids += [*turn.template_ids, *turn.token_ids]
+            learnt = learn == "all" or turn.role == "assistant"
+            scored += [False] * len(turn.template_ids) + [learnt] * len(turn.token_ids)
+        start = sum(len(turn.template_ids) for turn in dialogue.turns[:1])
+        whole = TokenSequence(f"self_dialogue/{dialogue.index}", tuple(ids[:start]), tuple(ids[start:]))
+        yield whole.masked(scored[start:])
 
 
 def end_of_turn(tokenizer: Any) -> int:
@@ -264,16 +315,13 @@ class _Row:
         if not alone and keys[1] > keys[0] and not outside:
             self.spans.append(keys)
         first = len(self.ids)
+        before = OUTSIDE if outside else keys[1] - 1
         for member in family.members:
-            response = sequences[member].response_ids
+            response, scored = sequences[member].response_ids, sequences[member].scored_at
             at = len(self.ids)
             self._append(response[:-1], len(prompt))
-            before = [*range(at, at + len(response) - 1)]
-            if prompt:
-                before.insert(0, OUTSIDE if outside else keys[1] - 1)
-            scored = response if prompt else response[1:]
-            self.source += before[: len(scored)]
-            self.target += scored
+            self.source += [at + i - 1 if i else before for i in scored]
+            self.target += [response[i] for i in scored]
             self.scored.append(len(scored))
             self.spans.append((start if alone else at, len(self.ids)))
         if not alone and prompt:

@@ -25,7 +25,9 @@ class TrainGroup:
     sequences: tuple[TokenSequence, ...]
     rewards_G: Tensor
     reference_G: Tensor
-    """Log-probability of each response under the base, nats, float64."""
+    """Log-probability of each response's scored tokens under the base, nats, float64."""
+    weight: float = 1.0
+    """What its loss is multiplied by."""
 
     def scores(self, log_probs_G: Tensor) -> GroupScores:
         """The group with the policy's log-probabilities, as objectives see it."""

@@ -96,7 +96,7 @@ def score_batches(
             values = scorer(batch).tolist()
         members = [sequences[i] for i in batch.members]
         yield [
-            ReferenceLogProb(key=member.key, log_prob=value, n_tokens=len(member.response_ids))
+            ReferenceLogProb(key=member.key, log_prob=value, n_tokens=member.n_scored)
             for member, value in zip(members, values, strict=True)
         ]
 
@@ -134,16 +134,16 @@ def reference_of(known: Mapping[str, ReferenceLogProb], sequences: Sequence[Toke
     """The reference log-probability of each sequence, nats, float64 [S].
 
     Raises:
-        EvidenceError: One is missing, or was computed from a text of another length.
+        EvidenceError: One is missing, or is the sum over another number of tokens.
     """
     for sequence in sequences:
         found = known.get(sequence.key)
         if found is None:
             raise EvidenceError(f"there is no reference log-probability for {sequence.key}. {AGAIN}")
-        if found.n_tokens != len(sequence.response_ids):
+        if found.n_tokens != sequence.n_scored:
             message = (
                 f"the reference log-probability of {sequence.key} is over {found.n_tokens} tokens, the text has "
-                f"{len(sequence.response_ids)}. {AGAIN}"
+                f"{sequence.n_scored}. {AGAIN}"
             )
             raise EvidenceError(message)
     return torch.tensor([known[sequence.key].log_prob for sequence in sequences], dtype=torch.float64)

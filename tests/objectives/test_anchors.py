@@ -10,12 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 from metagdpo.objectives import Anchor
 from metagdpo.objectives.anchors import (
     ContextFree,
+    Ewc,
     KlToBase,
     L2Sp,
-    context_free_nll,
+    SelfDialogues,
+    ewc,
     kl_to_base,
     l2_sp,
     low_rank_square,
+    low_rank_update,
+    own_text_nll,
 )
 
 ANCHOR = TypeAdapter(Anchor)
@@ -29,7 +33,7 @@ def kl(base, candidate):
 
 def expected_nll(candidate):
     """E over one-token texts x ~ p_0 of the context-free NLL, by enumeration."""
-    each = [context_free_nll(log_prob[None], torch.ones(1)) for log_prob in candidate.log_softmax(0)]
+    each = [own_text_nll(log_prob[None], torch.ones(1)) for log_prob in candidate.log_softmax(0)]
     return (BASE.softmax(0) * torch.stack(each)).sum()
 
 
@@ -38,14 +42,19 @@ def expected_nll(candidate):
     [
         ('{"kind": "context_free", "weight": 0.5, "per_step": 4}', ContextFree(weight=0.5, per_step=4)),
         ('{"kind": "kl", "weight": 1, "per_step": 2}', KlToBase(weight=1.0, per_step=2, texts="groups")),
+        (
+            '{"kind": "self_dialogue", "weight": 1, "per_step": 2}',
+            SelfDialogues(weight=1.0, per_step=2, learn="assistant"),
+        ),
         ('{"kind": "l2_sp", "weight": 1e-3}', L2Sp(weight=1e-3)),
+        ('{"kind": "ewc", "weight": 1, "samples": 8}', Ewc(weight=1.0, samples=8)),
     ],
 )
 def test_each_kind_is_read_by_its_name(written, expected):
     assert ANCHOR.validate_json(written) == expected
 
 
-@pytest.mark.parametrize("kind", ["context_free", "kl", "l2_sp"])
+@pytest.mark.parametrize("kind", ["context_free", "self_dialogue", "kl", "ewc", "l2_sp"])
 @pytest.mark.parametrize("weight", ["0", "-1", "NaN"])
 def test_an_anchor_that_does_not_hold_is_refused(kind, weight):
     """One that is not wanted is left out of the list; a weight of 0 would only cost time."""
@@ -53,18 +62,18 @@ def test_an_anchor_that_does_not_hold_is_refused(kind, weight):
         ANCHOR.validate_json(f'{{"kind": "{kind}", "weight": {weight}, "per_step": 1}}')
 
 
-def test_context_free_nll_is_a_mean_over_tokens_not_over_samples():
+def test_own_text_nll_is_a_mean_over_tokens_not_over_samples():
     """(4 + 30) / (1 + 9), not (4/1 + 30/9) / 2."""
-    assert context_free_nll(torch.tensor([-4.0, -30.0]), torch.tensor([1, 9])).item() == torch.tensor(3.4).item()
+    assert own_text_nll(torch.tensor([-4.0, -30.0]), torch.tensor([1, 9])).item() == torch.tensor(3.4).item()
 
 
-def test_context_free_nll_is_the_divergence_from_the_base_up_to_its_entropy():
+def test_own_text_nll_is_the_divergence_from_the_base_up_to_its_entropy():
     """E_{p_0}[-log p] = KL(p_0 || p) + H(p_0), and H(p_0) does not depend on the candidate."""
     entropy = -(BASE.softmax(0) * BASE.log_softmax(0)).sum()
     torch.testing.assert_close(expected_nll(MOVED), kl(BASE, MOVED) + entropy, rtol=1e-12, atol=0)
 
 
-def test_context_free_nll_rests_at_the_base_and_curves_like_its_fisher_matrix():
+def test_own_text_nll_rests_at_the_base_and_curves_like_its_fisher_matrix():
     """d/dz E[-log p] = p - p_0 = 0 at z_0, and d^2/dz^2 = diag p_0 - p_0 p_0^T = F: 1/2 d^T F d to second order."""
     p = BASE.softmax(0)
     leaf = BASE.clone().requires_grad_()
@@ -81,11 +90,11 @@ def test_kl_to_base_is_a_mean_over_tokens_not_over_texts():
 
 
 def test_means_over_no_tokens_are_zero_and_not_a_division_by_zero():
-    assert context_free_nll(torch.zeros(1), torch.zeros(1)).item() == 0.0
+    assert own_text_nll(torch.zeros(1), torch.zeros(1)).item() == 0.0
     assert kl_to_base(torch.zeros(1), torch.zeros(1)).item() == 0.0
 
 
-@pytest.mark.parametrize("mean", [context_free_nll, kl_to_base])
+@pytest.mark.parametrize("mean", [own_text_nll, kl_to_base])
 def test_token_means_pass_gradcheck(mean):
     values = torch.tensor([-3.0, -1.0, -8.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: mean(v, torch.tensor([2, 0, 5])), (values,))
@@ -143,3 +152,44 @@ def test_a_fresh_adapter_is_not_pulled():
     slopes = torch.autograd.grad(value, (a, b))
     assert value.item() == 0.0
     assert [bool((slope == 0).all()) for slope in slopes] == [True, True]
+
+
+def test_ewc_is_half_the_squared_distance_by_information():
+    """(2 * 3^2 + 0.5 * 4^2 + 0 * 12^2) / 2, and d/d theta_k = F_k (theta_k - theta_0k)."""
+    deltas = [torch.tensor([3.0, -4.0]).requires_grad_(), torch.tensor([[12.0]]).requires_grad_()]
+    value = ewc(deltas, [torch.tensor([2.0, 0.5]), torch.tensor([[0.0]])])
+    value.backward()
+    assert value.item() == (2 * 3.0**2 + 0.5 * 4.0**2) / 2
+    assert [delta.grad.tolist() for delta in deltas] == [[6.0, -2.0], [[0.0]]]
+
+
+def test_ewc_with_information_1_is_l2_sp():
+    deltas = matrices()
+    torch.testing.assert_close(ewc(deltas, [torch.ones_like(d) for d in deltas]), l2_sp(deltas), rtol=1e-12, atol=0)
+
+
+def test_ewc_passes_gradcheck():
+    fishers = [matrix.detach().square() for matrix in matrices()]
+    assert torch.autograd.gradcheck(lambda *deltas: ewc(deltas, fishers), tuple(matrices()))
+
+
+def test_ewc_of_nothing_is_zero():
+    assert ewc([], []).item() == 0.0
+
+
+def test_ewc_wants_information_for_every_distance():
+    with pytest.raises(ValueError, match="shorter"):
+        ewc([torch.ones(2), torch.ones(3)], [torch.ones(2)])
+
+
+def test_ewc_of_a_softmax_is_the_diagonal_of_what_cfs_protects():
+    """F = diag p_0 - p_0 p_0^T, so with one logit moved EWC is the divergence to second order."""
+    p = BASE.softmax(0)
+    step = torch.tensor([0.0, 0.0, 1e-4, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(ewc([step], [p * (1 - p)]), kl(BASE, BASE + step), rtol=1e-3, atol=0)
+
+
+def test_low_rank_update_is_what_l2_sp_takes_the_square_of():
+    a, b = matrices()
+    torch.testing.assert_close(low_rank_update(a, b, 2.0), 2.0 * b @ a, rtol=1e-15, atol=0)
+    torch.testing.assert_close(l2_sp([low_rank_update(a, b, 2.0)]), low_rank_square(a, b, 2.0) / 2, rtol=1e-12, atol=0)

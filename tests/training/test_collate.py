@@ -7,10 +7,12 @@ import pytest
 from metagdpo.errors import DataError
 from metagdpo.models.load import load_tokenizer
 from metagdpo.records.group import ResponseGroup, ScoredResponse
+from metagdpo.records.self_dialogue import SelfDialogue, SelfTurn
 from metagdpo.training.attention import Layout
 from metagdpo.training.collate import (
     Family,
     TokenSequence,
+    dialogue_sequences,
     end_of_turn,
     group_sequences,
     make_batch,
@@ -138,3 +140,115 @@ def test_with_an_empty_prompt_the_first_token_is_not_scored():
     assert batch.input_ids_BT.tolist() == [[1, 2]]
     assert (batch.source_N.tolist(), batch.target_N.tolist()) == ([0, 1], [2, 3])
     assert lonely[0].n_scored == 2
+
+
+def test_a_mask_chooses_what_is_predicted_and_leaves_the_row_as_it_is():
+    """[1 2 | 3 4 | 6] with 4 and 7 scored: 4 is predicted at the place of 3, 7 at that of 6."""
+    sequences = [
+        TokenSequence("a", (1, 2), (3, 4, 5), scored=(False, True, False)),
+        TokenSequence("b", (1, 2), (6, 7), scored=(False, True)),
+    ]
+    batch = make_batch(sequences, make_families(sequences, shared_prompt=True))
+    assert batch.input_ids_BT.tolist() == [[1, 2, 3, 4, 6]]
+    assert (batch.source_N.tolist(), batch.target_N.tolist()) == ([2, 4], [4, 7])
+    assert batch.owner_N.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("mask", "sources", "targets"),
+    [
+        ((True, True, True), [1, 2, 3], [3, 4, 5]),
+        ((True, False, False), [1], [3]),
+        ((False, False, True), [3], [5]),
+        ((False, False, False), [], []),
+    ],
+    ids=["all", "first", "last", "none"],
+)
+def test_the_ends_of_a_mask(mask, sources, targets):
+    """1 2 | 3 4 5: the first response token is predicted by the prompt's last."""
+    one = [TokenSequence("a", (1, 2), (3, 4, 5), scored=mask)]
+    batch = make_batch(one, make_families(one, shared_prompt=True))
+    assert (batch.source_N.tolist(), batch.target_N.tolist()) == (sources, targets)
+    assert (one[0].n_scored, one[0].n_computed) == (len(targets), 2)
+
+
+def test_padded_rows_respect_masks():
+    sequences = [
+        TokenSequence("a", (1, 2), (3, 4), scored=(False, True)),
+        TokenSequence("b", (5,), (6, 7, 8, 9), scored=(True, False, False, True)),
+    ]
+    batch = make_batch(sequences, make_families(sequences, shared_prompt=False), packed=False)
+    assert batch.source_N.tolist() == [2, 4, 7]
+    assert batch.target_N.tolist() == [4, 6, 9]
+
+
+def test_with_an_empty_prompt_a_mask_cannot_score_the_first_token():
+    lonely = TokenSequence("x", (), (1, 2, 3), scored=(True, False, True))
+    assert list(lonely.scored_at) == [2]
+    assert lonely.n_scored == 1
+
+
+def test_a_mask_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="q/0: a mask of 1 entries for 2 response tokens"):
+        TokenSequence("q/0", (1,), (2, 3), scored=(True,))
+
+
+@pytest.mark.parametrize(
+    ("mask", "response", "left"),
+    [
+        ((True, False, True), (3, 4, 5), (True, False, True)),
+        ((False, True, False), (3, 4), (False, True)),
+        ((True, True, False), (3, 4), None),
+        ((True, True, True), (3, 4, 5), None),
+        ((False, False, False), (), None),
+    ],
+)
+def test_what_stands_after_the_last_scored_token_is_cut_off(mask, response, left):
+    found = TokenSequence("a", (1, 2), (3, 4, 5), truncated=True).masked(mask)
+    assert found == TokenSequence("a", (1, 2), response, truncated=True, scored=left)
+
+
+def turn(role, template, tokens):
+    return SelfTurn(role=role, template_ids=template, token_ids=tokens, text="", ended=True, seed=0)
+
+
+def dialogue(*turns):
+    return SelfDialogue(index=4, turns=turns, model="m", temperature=0.7, top_p=0.9, max_new_tokens=9)
+
+
+TALK = dialogue(
+    turn("user", (1, 2), (30, 31, 9)),
+    turn("assistant", (3, 4), (40, 9)),
+    turn("user", (1,), (32, 9)),
+    turn("assistant", (3,), (41, 42)),
+)
+SPOKEN = (30, 31, 9, 3, 4, 40, 9, 1, 32, 9, 3, 41, 42)
+
+
+def flags(text):
+    return tuple(letter == "1" for letter in text)
+
+
+@pytest.mark.parametrize(("learn", "mask"), [("assistant", "0000011000011"), ("all", "1110011011011")])
+def test_a_dialogue_is_scored_on_sampled_tokens_of_the_chosen_turns(learn, mask):
+    """The template's tokens (1 to 4) between turns never count, the end of a turn (9) that the model wrote does."""
+    (found,) = dialogue_sequences([TALK], learn)
+    assert found == TokenSequence("self_dialogue/4", (1, 2), SPOKEN, scored=flags(mask))
+
+
+def test_a_dialogue_that_ends_with_the_user_is_cut_after_the_assistant():
+    asked = dialogue(*TALK.turns[:3])
+    (assistant,), (whole,) = (dialogue_sequences([asked], learn) for learn in ("assistant", "all"))
+    assert (assistant.response_ids, assistant.scored) == (SPOKEN[:7], flags("0000011"))
+    assert (whole.response_ids, whole.scored) == (SPOKEN[:10], flags("1110011011"))
+
+
+def test_a_dialogue_of_one_turn_needs_no_mask():
+    (found,) = dialogue_sequences([dialogue(TALK.turns[0])], "all")
+    assert found == TokenSequence("self_dialogue/4", (1, 2), (30, 31, 9))
+
+
+@pytest.mark.parametrize("turns", [(), TALK.turns[:1], (TALK.turns[0], turn("assistant", (3,), ()))])
+def test_a_dialogue_in_which_the_assistant_says_nothing_scores_nothing(turns):
+    (found,) = dialogue_sequences([dialogue(*turns)], "assistant")
+    assert (found.n_scored, found.n_computed) == (0, 0)

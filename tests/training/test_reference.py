@@ -93,6 +93,14 @@ def test_a_missing_value_is_refused():
         reference_of({}, SEQUENCES)
 
 
+def test_a_value_over_other_tokens_of_the_same_text_is_refused():
+    """A mask makes another sum of it."""
+    (whole,), known = SEQUENCES[:1], ReferenceLogProb(key="q0/0", log_prob=-1.0, n_tokens=2)
+    assert reference_of({"q0/0": known}, [whole]).tolist() == [-1.0]
+    with pytest.raises(EvidenceError, match="q0/0 is over 2 tokens, the text has 1"):
+        reference_of({"q0/0": known}, [whole.masked([False, True])])
+
+
 def test_a_value_over_another_text_is_refused():
     with pytest.raises(EvidenceError, match="q0/0 is over 9 tokens, the text has 2"):
         reference_of({"q0/0": ReferenceLogProb(key="q0/0", log_prob=-1.0, n_tokens=9)}, SEQUENCES[:1])
