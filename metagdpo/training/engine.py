@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from metagdpo.errors import ConfigError, EvidenceError, ModelError
-from metagdpo.objectives.anchors import L2Sp
+from metagdpo.objectives.anchors import Ewc, L2Sp
 from metagdpo.objectives.scores import GroupScores
 from metagdpo.training.accumulate import Scored, backward_through
 from metagdpo.training.anchoring import Anchoring
-from metagdpo.training.collate import make_families, pack
+from metagdpo.training.collate import make_families
 from metagdpo.training.data import TrainGroup
 from metagdpo.training.gauge import GROUP_VALUES, group_values
 from metagdpo.training.lockstep import Job, backward_in_step
@@ -20,7 +20,9 @@ from metagdpo.training.logprobs import Scorer
 from metagdpo.training.parallel import Workers
 from metagdpo.training.precision import Masters
 from metagdpo.training.reference import AGAIN
+from metagdpo.training.sample_weights import weight_values
 from metagdpo.training.settings import TrainParams
+from metagdpo.training.step_plan import coupled_sets, coupling_of, group_size
 
 START_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Largest |log-ratio| a token, nats, before the first update: reference and policy are then the same model."""
@@ -37,28 +39,27 @@ class Engine:
         workers: The processes.
 
     Raises:
-        ConfigError: L2-SP with weights split over processes.
+        ConfigError: L2-SP or EWC with weights split over processes.
     """
 
     def __init__(self, policy: Any, params: TrainParams, workers: Workers) -> None:
         self.params, self.workers = params, workers
         self.scorer = Scorer(policy)
         if workers.sharded:
-            if any(isinstance(anchor, L2Sp) for anchor in params.anchors):
-                raise ConfigError("the anchor l2_sp is not available with FSDP. Use DDP, or the anchor kl.")
+            kinds = [anchor.kind for anchor in params.anchors if isinstance(anchor, Ewc | L2Sp)]
+            if kinds:
+                raise ConfigError(f"the anchor {kinds[0]} is not available with FSDP. Use DDP, or the anchor kl.")
             workers.shard(self.scorer)
         self.masters = Masters(policy)
         self.optimiser = torch.optim.AdamW(
             self.masters.learning, lr=params.learning_rate, weight_decay=params.weight_decay
         )
 
-    def step(
-        self, groups: Sequence[TrainGroup], anchoring: Anchoring, step: int, rate: float
-    ) -> tuple[dict[str, float], dict[str, float]]:
+    def step(self, groups: Sequence[TrainGroup], anchoring: Anchoring, step: int, rate: float) -> dict[str, float]:
         """One update from the mean loss of some groups.
 
         Returns:
-            The step's values (of the model before the update), and the tokens that all processes computed.
+            The step's values (of the model before the update); `tokens` are those of all processes with gradient.
         """
         found, n_tokens = self._group_gradients(groups, first=step == 0)
         anchors, weighted, computed = anchoring.text_gradients(self.scorer, step, self.workers)
@@ -75,12 +76,14 @@ class Engine:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.masters.write_back()
-        values |= {"learning_rate": rate, "token_ratio": self._token_ratio(groups)}
-        return values, {"n_tokens": tokens}
+        if self.params.sample_weights is not None:
+            values |= weight_values(groups)
+        return values | {"learning_rate": rate, "token_ratio": self._token_ratio(groups), "tokens": tokens}
 
     def outlook(self, groups: Sequence[TrainGroup]) -> str:
         """One line on how the groups will be computed."""
-        largest, ratio = max(self._size(group) for group in groups), self._token_ratio(groups)
+        largest = max(group_size(group, self.params, packed=self.scorer.packed) for group in groups)
+        ratio = self._token_ratio(groups)
         prompts = f"prompts are shared, {ratio:.2f} times fewer tokens" if ratio > 1 else "prompts are not shared"
         if not self.scorer.packed:
             prompts += " (the model's attention cannot be packed)"
@@ -93,12 +96,10 @@ class Engine:
 
     def _group_gradients(self, groups: Sequence[TrainGroup], *, first: bool) -> tuple[dict[str, float], int]:
         """Add this process's share of the gradient of the groups' mean loss; return its part of the means."""
-        sizes = [self._size(group) for group in groups]
-        mine = self.workers.share(sizes)
-        jobs, members = [], []
-        for together in pack([sizes[i] for i in mine], self.params.token_budget):
-            members.append([groups[mine[i]] for i in together])
-            jobs.append(_job(members[-1], self.params, len(groups)))
+        packed, processes = self.scorer.packed, self.workers.n
+        sets = coupled_sets(groups, self.params, packed=packed, processes=processes)[self.workers.rank]
+        members = [[groups[i] for i in together] for together in sets]
+        jobs = [_job(of, self.params, len(groups)) for of in members]
         totals = dict.fromkeys((*GROUP_VALUES, "streamed_groups", "two_pass_groups"), 0.0)
         n_tokens = 0
         for found, of in zip(self._backward(jobs), members, strict=True):
@@ -111,7 +112,7 @@ class Engine:
                     _refuse_foreign_start(scores, group, self.scorer.policy.dtype)
                 loss = self.params.objective.loss(scores)
                 for name, value in group_values(scores, loss, slope_G * len(groups)).items():
-                    totals[name] += value / len(groups)
+                    totals[name] += (group.weight if name == "objective" else 1.0) * value / len(groups)
                 totals["streamed_groups"] += found.way == "streamed"
                 totals["two_pass_groups"] += found.way == "two_passes"
         return totals, n_tokens
@@ -125,12 +126,6 @@ class Engine:
             for job in jobs
         ]
 
-    def _size(self, group: TrainGroup) -> int:
-        families = make_families(group.sequences, shared_prompt=self.params.shared_prompt and self.scorer.packed)
-        if self.scorer.packed:
-            return sum(family.n_tokens for family in families)
-        return len(families) * max(family.n_tokens for family in families)
-
     def _token_ratio(self, groups: Sequence[TrainGroup]) -> float:
         """Tokens of every response with its own prompt over those that are computed; 1 where nothing is shared."""
         share = self.params.shared_prompt and self.scorer.packed
@@ -142,15 +137,15 @@ class Engine:
 
 
 def _job(groups: Sequence[TrainGroup], params: TrainParams, n_groups: int) -> Job:
-    """The groups' part of the step's mean loss, and what it couples: nothing across groups."""
+    """The groups' part of the step's mean loss, each by its weight, and what it couples: nothing across groups."""
     sizes = [len(group.sequences) for group in groups]
 
     def loss(log_probs_S: Tensor) -> Tensor:
         parts = zip(groups, log_probs_S.split(sizes), strict=True)
-        return torch.stack([params.objective.loss(group.scores(part)).value for group, part in parts]).sum() / n_groups
+        losses = [group.weight * params.objective.loss(group.scores(part)).value for group, part in parts]
+        return torch.stack(losses).sum() / n_groups
 
-    coupling_SS = torch.block_diag(*(params.objective.coupling(group.rewards_G) for group in groups)).bool()
-    return Job([sequence for group in groups for sequence in group.sequences], loss, coupling_SS)
+    return Job([sequence for group in groups for sequence in group.sequences], loss, coupling_of(groups, params))
 
 
 def _refuse_divergence(step: int, values: Mapping[str, float]) -> None:

@@ -19,19 +19,25 @@ from metagdpo.progress import bar, note
 from metagdpo.records.group import ResponseGroup
 from metagdpo.records.reference import ReferenceLogProb
 from metagdpo.records.sample import ContextFreeSample
+from metagdpo.records.self_dialogue import SelfDialogue
+from metagdpo.records.training_cost import TrainingCost
 from metagdpo.records.training_step import TrainingStep
 from metagdpo.schema import append_jsonl, read_journal, write_jsonl
-from metagdpo.training.anchoring import Anchoring
+from metagdpo.training.anchoring import Anchoring, anchor_texts
+from metagdpo.training.budget import steps_to_take, training_cost
 from metagdpo.training.checkpoint import restore_checkpoint, restore_weights, save_checkpoint
 from metagdpo.training.collate import context_free_sequences, group_sequences
-from metagdpo.training.data import hold_out, shuffled, train_groups
+from metagdpo.training.data import TrainGroup, hold_out, train_groups
 from metagdpo.training.engine import Engine
 from metagdpo.training.gauge import Gauge, best_step, stopped
 from metagdpo.training.logprobs import Scorer
 from metagdpo.training.model import make_policy
 from metagdpo.training.parallel import Workers
 from metagdpo.training.reference import reference_of, score_batches
+from metagdpo.training.sample_weights import weight_groups, weight_values
 from metagdpo.training.settings import SequenceParams, TrainParams
+from metagdpo.training.step_plan import groups_of_step, step_tokens
+from metagdpo.training.token_mask import mask_tokens
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -55,6 +61,13 @@ class TrainResult:
     metrics: tuple[TrainingStep, ...]
     main: bool = True
     """Whether this process writes what comes of it."""
+    anchoring: Anchoring | None = None
+    """Knows the base, which the model no longer is: for a training that goes on from here with the same anchors."""
+
+    @property
+    def cost(self) -> TrainingCost:
+        """What the steps took, those from before a restart included."""
+        return training_cost(self.metrics)
 
 
 def train(
@@ -70,6 +83,7 @@ def train(
     work: Path,
     run_key: str,
     held_out: Sequence[ContextFreeSample] = (),
+    self_dialogues: Sequence[SelfDialogue] = (),
     log: Log = lambda _step, _values: None,
 ) -> TrainResult:
     """Train a candidate from offline groups; killed and rerun, it goes on and ends with the same weights.
@@ -87,10 +101,11 @@ def train(
         work: Folder for checkpoints and metrics.jsonl of this training.
         run_key: Of parameters, data and base.
         held_out: Held-out context-free samples, on which drift is measured.
+        self_dialogues: Dialogues of the base with itself, for anchors that want them.
         log: Called with each step's number and values, by the main process.
 
     Raises:
-        ConfigError: What was asked for cannot be done in several processes.
+        ConfigError: What was asked for cannot be done in several processes, or the budget is less than one step.
         DataError: No group has a preference, or an anchor wants texts and there are none.
         EvidenceError: A reference log-probability is missing, belongs to another text or to another model.
         ModelError: The loss or the gradient is no longer finite.
@@ -102,20 +117,21 @@ def train(
     if references is None:
         scored = [*group_sequences(tokenizer, groups, sequences), *drift_on]
         references = {each.key: each for found in score_batches(scorer, scored, sequences) for each in found}
-    data, held = hold_out(train_groups(tokenizer, groups, references, sequences), params.held_out_share, seed)
-    texts = {
-        "context_free": list(context_free_sequences(context_free)),
-        "groups": [sequence for group in data for sequence in group.sequences],
-    }
+    whole = train_groups(tokenizer, groups, references, sequences)
+    texts = anchor_texts(
+        context_free=context_free,
+        self_dialogues=self_dialogues,
+        groups=[sequence for group in hold_out(whole, params.held_out_share, seed)[0] for sequence in group.sequences],
+    )
+    data, held = _to_learn(whole, scorer, params, sequences, seed, say=workers.main)
     anchoring = Anchoring(params, texts, scorer, seed=seed)
     gauge = Gauge(held, drift_on, reference_of(references, drift_on), params)
     engine = Engine(make_policy(base, params, seed=derived_seed(seed, "lora")), params, workers)
-    anchoring.remember_start(engine.masters.named)
-
-    n_steps = params.epochs * math.ceil(len(data) / params.groups_per_step)
+    n_steps = _n_steps(data, anchoring, engine, seed)
+    anchoring.remember_start(engine.scorer, engine.masters.named, workers)
     folder = work / "checkpoints"
     done = restore_checkpoint(folder, run_key, engine.masters.named, engine.optimiser)
-    workers.agree(f"{run_key} {done}")
+    workers.agree(f"{run_key} {done} {n_steps}")
     engine.masters.write_back()
     history = _history(work / "metrics.jsonl", done, write=workers.main)
     if workers.main and done < n_steps:
@@ -125,12 +141,11 @@ def train(
             break
         started = time.perf_counter()
         chosen = [data[i] for i in groups_of_step(len(data), step, params.groups_per_step, seed)]
-        values, speed = engine.step(chosen, anchoring, step, learning_rate(step, n_steps, params))
+        values = engine.step(chosen, anchoring, step, learning_rate(step, n_steps, params))
         last = step + 1 == n_steps
         if params.measure_every and ((step + 1) % params.measure_every == 0 or last):
             values |= gauge.measure(engine.scorer, workers)
-        speed["tokens_per_second"] = speed.pop("n_tokens") / (time.perf_counter() - started)
-        history.append(TrainingStep(step=step, values=values, speed=speed | {"peak_memory_gb": peak_memory_gb()}))
+        history.append(TrainingStep(step=step, values=values, speed=_speed(values["tokens"], started)))
         stop = stopped(history, params.early_stop)
         if params.early_stop and best_step(history, params.early_stop) == step:
             save_checkpoint(
@@ -157,13 +172,8 @@ def train(
         n_truncated=sum(sequence.truncated for group in data for sequence in group.sequences),
         metrics=tuple(history),
         main=workers.main,
+        anchoring=anchoring,
     )
-
-
-def groups_of_step(n: int, step: int, per_step: int, seed: int) -> list[int]:
-    """Which of n groups a step trains on: each once an epoch, in an order that only seed and epoch decide."""
-    epoch, position = divmod(step, math.ceil(n / per_step))
-    return shuffled(n, seed, "groups", epoch)[position * per_step : (position + 1) * per_step]
 
 
 def learning_rate(step: int, n_steps: int, params: TrainParams) -> float:
@@ -181,6 +191,45 @@ def peak_memory_gb() -> float:
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated()) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _to_learn(
+    whole: Sequence[TrainGroup], base: Scorer, params: TrainParams, sequences: SequenceParams, seed: int, *, say: bool
+) -> tuple[list[TrainGroup], list[TrainGroup]]:
+    """Groups to train on, masked and weighted, and groups to measure, masked alike so that the two compare."""
+    if params.token_mask is not None:
+        whole, counts = mask_tokens(base, whole, params.token_mask, sequences)
+        if say:
+            note("train", str(counts))
+    data, held = hold_out(whole, params.held_out_share, seed)
+    if params.sample_weights is not None:
+        data = weight_groups(data, params.sample_weights)
+        mean, share = weight_values(data).values()
+        if say:
+            note("train", f"sample weights: {mean:.3f} on average, counting as {share:.1%} of {len(data)} equal groups")
+    return data, held
+
+
+def _n_steps(data: Sequence[TrainGroup], anchoring: Anchoring, engine: Engine, seed: int) -> int:
+    """Decided before the first step, since the learning rate falls towards the last."""
+    params, workers = engine.params, engine.workers
+
+    def tokens_of_step(step: int) -> int:
+        return step_tokens(
+            [data[i] for i in groups_of_step(len(data), step, params.groups_per_step, seed)],
+            [texts for _, texts in anchoring.texts_of_step(step)],
+            params,
+            packed=engine.scorer.packed,
+            processes=workers.n,
+            sharded=workers.sharded,
+        )
+
+    return steps_to_take(params, math.ceil(len(data) / params.groups_per_step), tokens_of_step)
+
+
+def _speed(n_tokens: float, started: float) -> dict[str, float]:
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "tokens_per_second": n_tokens / seconds, "peak_memory_gb": peak_memory_gb()}
 
 
 def _history(path: Path, done: int, *, write: bool) -> list[TrainingStep]:

@@ -58,14 +58,7 @@ class Workers:
         Args:
             costs: Tokens of each unit.
         """
-        load = [0] * self.n
-        mine = []
-        for unit in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-            owner = min(range(self.n), key=lambda rank: (load[rank], rank))
-            load[owner] += costs[unit]
-            if owner == self.rank:
-                mine.append(unit)
-        return sorted(mine)
+        return shares(costs, self.n)[self.rank]
 
     def sum(self, values: Mapping[str, float]) -> dict[str, float]:
         """Values added up over all processes; every process has the same names."""
@@ -114,10 +107,16 @@ class Workers:
                 parameter.grad = torch.zeros_like(parameter)
         if self.n == 1 or self.sharded:
             return
+        self.add_up([parameter.grad for parameter in learning])
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over the processes, in place; every process has the same shapes, and gets the same numbers."""
+        if self.n == 1:
+            return
         bucket: list[Tensor] = []
-        for parameter in learning:
-            bucket.append(parameter.grad)
-            if sum(grad.numel() for grad in bucket) >= BUCKET_NUMBERS:
+        for tensor in tensors:
+            bucket.append(tensor)
+            if sum(each.numel() for each in bucket) >= BUCKET_NUMBERS:
                 _all_reduce(bucket)
                 bucket = []
         _all_reduce(bucket)
@@ -160,6 +159,22 @@ class Workers:
     def wait(self) -> None:
         """Until every process is here."""
         self._state.wait_for_everyone()
+
+
+def shares(costs: Sequence[int], n: int) -> list[list[int]]:
+    """Which units each of n processes computes: the largest first, each to whoever has least so far.
+
+    Args:
+        costs: Tokens of each unit.
+        n: Processes.
+    """
+    load = [0] * n
+    owned: list[list[int]] = [[] for _ in range(n)]
+    for unit in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        owner = min(range(n), key=lambda rank: (load[rank], rank))
+        load[owner] += costs[unit]
+        owned[owner].append(unit)
+    return [sorted(units) for units in owned]
 
 
 def whole(tensor: Any) -> Tensor:

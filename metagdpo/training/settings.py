@@ -40,6 +40,34 @@ class EarlyStop(Frozen):
     """Measurements in a row without improvement after which training ends."""
 
 
+class Stm(Frozen):
+    """STM (arXiv 2501.14315): tokens of the responses that the base finds unlikely are not learned.
+
+    A response's log-probability is then the sum over the tokens that are left, under policy and reference alike.
+    It costs one forward pass of the base over the groups, before the first step.
+    """
+
+    perplexity: float = Field(default=2.5, gt=1)
+    """A token is left out when 1 / p_base(token | all before) exceeds it; the paper's threshold."""
+
+
+class Flow(Frozen):
+    """FLOW (arXiv 2502.02797): a group counts exp(-l / tau), l being how surprised the base is by its best responses.
+
+    What the base finds hard moves it most, and is therefore weighted down. Costs nothing: the references hold l.
+    """
+
+    tau: float | Literal["median"] = "median"
+    """Nats a token; `median` is that of all groups trained on, as in the paper."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> "Flow":
+        if not isinstance(self.tau, str) and self.tau <= 0:
+            message = f"tau must be above 0, or `median` (got {self.tau})"
+            raise ValueError(message)
+        return self
+
+
 class TrainParams(Frozen):
     """Section `train`."""
 
@@ -48,13 +76,22 @@ class TrainParams(Frozen):
     """Used by method `lora`."""
     objective: Objective = Gdpo()
     anchors: tuple[Anchor, ...] = ()
-    """Terms that hold the model near its base, each with its own coefficient: `context_free`, `kl`, `l2_sp`."""
+    """Terms that hold the model near its base, each with its own coefficient: `context_free`, `self_dialogue`, `kl`,
+    `ewc`, `l2_sp`; they go with every objective, and with GRPO."""
+    token_mask: Stm | None = None
+    """Leave out tokens of the responses that the base finds unlikely; null learns all."""
+    sample_weights: Flow | None = None
+    """Weigh the groups by what the base makes of them; null counts all the same."""
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up; cosine and linear end at 0."""
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     """Share of all steps in which the learning rate rises linearly."""
     epochs: int = Field(default=1, gt=0)
+    """Passes over the groups; not used with max_tokens."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Budget in place of epochs: as many steps as compute at most so many tokens with gradient, those of the anchors
+    included, with as many passes over the groups as that takes. Methods under one budget are comparable."""
     groups_per_step: int = Field(default=8, gt=0)
     """Groups whose gradients are averaged for one update, however many passes and processes that takes."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -88,11 +125,15 @@ class TrainParams(Frozen):
 
     @model_validator(mode="after")
     def _nothing_idle_beside_on_policy(self) -> "TrainParams":
-        idle = [name for name in ("anchors", "early_stop", "measure_every") if getattr(self, name)]
+        idle = [
+            name
+            for name in ("early_stop", "max_tokens", "measure_every", "sample_weights", "token_mask")
+            if getattr(self, name)
+        ]
         if self.on_policy is not None and self.on_policy.start == "base" and idle:
             message = (
                 f"{' and '.join(idle)} act on the objective's training, which on_policy.start: base leaves out; set "
-                "anchors: [], early_stop: null and measure_every: 0, or on_policy.start: offline"
+                "measure_every: 0 and the others to null, or on_policy.start: offline"
             )
             raise ValueError(message)
         return self

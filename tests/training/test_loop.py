@@ -11,23 +11,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from metagdpo.errors import DataError, EvidenceError, ModelError
+from metagdpo.errors import ConfigError, DataError, EvidenceError, ModelError
 from metagdpo.models.load import load_model, load_tokenizer
-from metagdpo.objectives.anchors import ContextFree, KlToBase, L2Sp
+from metagdpo.objectives.anchors import ContextFree, Ewc, KlToBase, L2Sp, SelfDialogues
 from metagdpo.objectives.gdpo import Gdpo
 from metagdpo.objectives.sft import Sft
 from metagdpo.records.group import ResponseGroup, ScoredResponse
 from metagdpo.records.sample import ContextFreeSample
+from metagdpo.records.self_dialogue import SelfDialogue, SelfTurn
 from metagdpo.records.training_step import TrainingStep
 from metagdpo.schema import read_jsonl
 from metagdpo.training.anchoring import samples_of_step
 from metagdpo.training.collate import context_free_sequences, group_sequences
 from metagdpo.training.gauge import best_step
 from metagdpo.training.logprobs import Scorer
-from metagdpo.training.loop import groups_of_step, learning_rate, train
+from metagdpo.training.loop import learning_rate, train
 from metagdpo.training.model import save_candidate
 from metagdpo.training.reference import score_batches
-from metagdpo.training.settings import EarlyStop, LoraParams, SequenceParams, TrainParams
+from metagdpo.training.settings import EarlyStop, Flow, LoraParams, SequenceParams, Stm, TrainParams
+from metagdpo.training.step_plan import groups_of_step
 
 SEQUENCES = SequenceParams(max_length=200)
 PARAMS = TrainParams(
@@ -56,12 +58,20 @@ def a_group(number, rewards=(1.5, 0.0, 0.5, 0.0)):
 
 GROUPS = [*(a_group(i) for i in range(5)), a_group(9, (0.0, 0.0, 0.0, 0.0))]
 SAMPLES = [
-    ContextFreeSample(index=i, prefix_ids=(1,), token_ids=tuple(range(10 + i, 20 + 2 * i)), text="", ended=False,
-                      model="w", temperature=1.0, top_p=1.0, seed=0)
+    ContextFreeSample(index=i, prefix="bos", prefix_ids=(1,), token_ids=tuple(range(10 + i, 20 + 2 * i)), text="",
+                      ended=False, model="w", temperature=1.0, top_p=1.0, max_new_tokens=96, seed=0)
     for i in range(3)
 ]  # fmt: skip
 
 
+DIALOGUES = [
+    SelfDialogue(index=i, model="w", temperature=0.7, top_p=0.9, max_new_tokens=24, turns=tuple(
+        SelfTurn(role=role, template_ids=(1, 40 + k), token_ids=tuple(range(50 + i, 55 + 2 * i + k)), text="",
+                 ended=True, seed=0)
+        for k, role in enumerate(("user", "assistant"))
+    ))
+    for i in range(3)
+]  # fmt: skip
 HELD_OUT = [sample.model_copy(update={"index": 10 + i}) for i, sample in enumerate(SAMPLES)]
 
 
@@ -86,7 +96,7 @@ def run(
         references = references_of(load_model(directory, dtype), tokenizer, groups)
     return train(
         base, tokenizer, groups, context_free=SAMPLES, references=references, params=params, sequences=SEQUENCES,
-        seed=7, work=work, run_key="key", held_out=HELD_OUT, log=log,
+        seed=7, work=work, run_key="key", held_out=HELD_OUT, self_dialogues=DIALOGUES, log=log,
     )  # fmt: skip
 
 
@@ -298,6 +308,130 @@ def test_anchors_are_zero_at_the_base_and_hold_near_it(tiny_model_dir, tmp_path)
     assert (first["kl_to_base"], first["l2_sp"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-9))
     for name in ("kl_to_base", "l2_sp", "drift"):
         assert tight.metrics[-1].values[name] < 0.5 * loose.metrics[-1].values[name]
+
+
+EVERYTHING = update(
+    objective=Gdpo(nll=0.5),
+    anchors=(
+        ContextFree(weight=0.1, per_step=2), SelfDialogues(weight=0.1, per_step=1), KlToBase(weight=0.1, per_step=3),
+        Ewc(weight=1.0, samples=2), L2Sp(weight=0.01),
+    ),
+    token_mask=Stm(perplexity=300.0), sample_weights=Flow(), max_tokens=4000, held_out_share=0.2, measure_every=2,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_with_everything_at_once_stopped_and_rerun_it_ends_with_the_same_bits(tiny_model_dir, tmp_path, method):
+    """All anchors, mask, weights and budget; the Fisher diagonal is the base's also when training goes on."""
+    params = EVERYTHING.model_copy(update={"method": method})
+    whole = run(tiny_model_dir, tmp_path / "whole", params)
+
+    def stop(step, _values):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_model_dir, tmp_path / "torn", params, log=stop)
+    again = run(tiny_model_dir, tmp_path / "torn", params)
+    assert len(whole.metrics) > 6
+    assert [step.values for step in again.metrics] == [step.values for step in whole.metrics]
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
+
+
+def test_everything_is_in_the_loss_by_its_coefficient(tiny_model_dir, tmp_path):
+    values = run(tiny_model_dir, tmp_path, EVERYTHING).metrics[-1].values
+    held = sum(
+        weight * values[name]
+        for name, weight in {"cfs_nll": 0.1, "dialogue_nll": 0.1, "kl_to_base": 0.1, "ewc": 1.0, "l2_sp": 0.01}.items()
+    )
+    assert values["ewc"] > 0
+    assert values["loss"] == pytest.approx(values["objective"] + held)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_large_ewc_weight_holds_the_model_where_the_base_would_notice(tiny_model_dir, tmp_path, method):
+    loose, tight = (
+        run(
+            tiny_model_dir, tmp_path / str(weight),
+            update(method=method, anchors=(Ewc(weight=weight),), epochs=4, measure_every=20, learning_rate=1e-3),
+        )
+        for weight in (1e-6, 100.0)
+    )  # fmt: skip
+    assert tight.metrics[0].values["ewc"] == 0.0
+    for name in ("ewc", "drift"):
+        assert tight.metrics[-1].values[name] < 0.5 * loose.metrics[-1].values[name]
+
+
+def test_the_budget_decides_the_steps_and_is_not_exceeded(tiny_model_dir, tmp_path):
+    """The steps' tokens add up to at most max_tokens; their sum as budget gives the same, one less a step less."""
+    found = run(tiny_model_dir, tmp_path / "a", update(max_tokens=2000))
+    used = sum(step.values["tokens"] for step in found.metrics)
+    assert 2000 - max(step.values["tokens"] for step in found.metrics) < used <= 2000
+    assert len(found.metrics) > 3  # more than one pass over five groups by two
+    exact = run(tiny_model_dir, tmp_path / "b", update(max_tokens=int(used)))
+    assert [step.values for step in exact.metrics] == [step.values for step in found.metrics]
+    assert len(run(tiny_model_dir, tmp_path / "c", update(max_tokens=int(used) - 1)).metrics) == len(exact.metrics) - 1
+
+
+def test_under_a_budget_the_learning_rate_falls_to_its_end(tiny_model_dir, tmp_path):
+    params = update(max_tokens=2000)
+    found = run(tiny_model_dir, tmp_path, params)
+    expected = [learning_rate(step, len(found.metrics), params) for step in range(len(found.metrics))]
+    assert [step.values["learning_rate"] for step in found.metrics] == expected
+
+
+def test_a_budget_below_one_step_is_refused_before_training(tiny_model_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"max_tokens = 10 does not suffice for one step, which computes \d+ tokens"):
+        run(tiny_model_dir, tmp_path, update(max_tokens=10))
+
+
+def test_the_cost_of_a_stopped_training_is_in_that_of_its_continuation(trained, tiny_model_dir, tmp_path):
+    def stop(step, _values):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_model_dir, tmp_path, log=stop)
+    spent = sum(step.speed["seconds"] for step in read_jsonl(tmp_path / "metrics.jsonl", TrainingStep) if step.step < 2)
+    cost = run(tiny_model_dir, tmp_path).cost
+    assert (cost.n_steps, cost.n_tokens) == (6, trained[0].cost.n_tokens)
+    assert cost.seconds > spent > 0
+    assert cost.peak_memory_gb > 0
+
+
+def test_tokens_are_the_same_in_every_run_and_the_clocks_numbers_are_apart(trained):
+    for step in trained[0].metrics:
+        assert step.values["tokens"] > 0
+        assert set(step.speed) == {"seconds", "tokens_per_second", "peak_memory_gb"}
+        assert step.speed["tokens_per_second"] == pytest.approx(step.values["tokens"] / step.speed["seconds"])
+
+
+def test_sample_weights_are_those_of_the_references(tiny_model_dir, tmp_path, capsys):
+    """SFT's objective in a step before the first update: mean over its groups of exp(-l / tau) l, l its own loss."""
+    tokenizer = load_tokenizer(tiny_model_dir)
+    references = references_of(load_model(tiny_model_dir, "float32"), tokenizer)
+    best = [sequence for sequence in group_sequences(tokenizer, GROUPS, SEQUENCES) if sequence.key.endswith("/0")]
+    nll = torch.tensor([-references[each.key].log_prob / each.n_scored for each in best])
+    w = (-nll / nll.median()).exp()
+    params = update(objective=Sft(), sample_weights=Flow(), groups_per_step=5, epochs=1, anchors=())
+    (step,) = run(tiny_model_dir, tmp_path, params).metrics
+    assert step.values["objective"] == pytest.approx(float((w * nll).mean()), rel=1e-4)
+    assert step.values["sample_weight"] == pytest.approx(float(w.mean()), rel=1e-5)
+    assert f"sample weights: {float(w.mean()):.3f} on average" in capsys.readouterr().out
+
+
+def test_held_out_groups_are_masked_alike_and_not_weighted(tiny_model_dir, tmp_path):
+    """Before anything is learned the held-out objective of SFT is the plain NLL of what the mask leaves."""
+    params = update(objective=Sft(), anchors=(), held_out_share=0.2, measure_every=1, epochs=1, learning_rate=1e-12,
+                    sample_weights=Flow(), token_mask=Stm(perplexity=300.0))  # fmt: skip
+    plain = params.model_copy(update={"sample_weights": None})
+    unmasked = params.model_copy(update={"token_mask": None})
+    found, same, other = (
+        run(tiny_model_dir, tmp_path / str(i), each).metrics[0].values["held_out_objective"]
+        for i, each in enumerate((params, plain, unmasked))
+    )
+    assert found == pytest.approx(same, rel=1e-5)
+    assert found < other
 
 
 def test_drift_is_measured_after_the_update_and_at_the_end(tiny_model_dir, tmp_path):
