@@ -1,14 +1,12 @@
 """On-policy baseline: GRPO through TRL (extra `grpo`) on our questions, prompts, decoding, rewards and checkpoints.
 
-TRL's part is what makes it GRPO: advantages, loss, ratio clipping, KL, the gradient. Ours is what it sees and what is
-kept, so that a step is a function of seed, step and weights, and a killed training goes on exactly. Left out: several
-processes, vLLM, the anchors of section `train`.
+TRL's part is what makes it GRPO: advantages, loss, ratio clipping, KL, the gradient. Ours is what it sees, the anchors
+beside it and what is kept (on_policy_course.py), so that a step is a function of seed, step and weights, and a killed
+training goes on exactly. Left out: several processes, vLLM.
 """
 
 import contextlib
 import importlib.util
-import math
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,29 +14,17 @@ from typing import Any
 
 import torch
 
-from metagdpo.errors import ConfigError, ModelError
+from metagdpo.errors import ConfigError
 from metagdpo.models.port import derived_seed
-from metagdpo.progress import bar
 from metagdpo.records.group import ResponseGroup
 from metagdpo.records.training_step import TrainingStep
-from metagdpo.schema import append_jsonl, read_journal, write_jsonl
-from metagdpo.training.checkpoint import restore_checkpoint, save_checkpoint
-from metagdpo.training.loop import Log, learning_rate, peak_memory_gb
+from metagdpo.training.anchoring import Anchoring
+from metagdpo.training.loop import Log
+from metagdpo.training.on_policy_course import Course
 from metagdpo.training.on_policy_settings import Grpo
 from metagdpo.training.parallel import Workers
-from metagdpo.training.precision import Masters
-from metagdpo.training.roll_out import Answers, Score, questions_of_step, summary
+from metagdpo.training.roll_out import Answers, Score, questions_of_step
 from metagdpo.training.settings import TrainParams
-
-# TRL's name of a value -> ours. Its loss is not `loss`, which charts show: it is near 0 however well the policy does.
-TRL_VALUES = {
-    "loss": "policy_loss",
-    "entropy": "entropy",
-    "learning_rate": "learning_rate",
-    "kl": "kl_on_answers",
-    "frac_reward_zero_std": "groups_without_preference",
-    "clip_ratio/region_mean": "clipped",
-}
 
 
 def check_possible() -> None:
@@ -70,6 +56,7 @@ def train_on_policy(
     seed: int,
     work: Path,
     run_key: str,
+    anchoring: Anchoring | None = None,
     first_step: int = 0,
     log: Log = lambda _step, _values: None,
 ) -> list[TrainingStep]:
@@ -80,11 +67,14 @@ def train_on_policy(
         tokenizer: The base's.
         questions: Only id and prompt of a group are used, also of one without preference.
         settings: `train.on_policy`.
-        params: Section `train`: schedule, warm-up, norm, weight decay, token budget, checkpoints.
+        params: Section `train`: anchors, schedule, warm-up, norm, weight decay, token budget, checkpoints.
         score: The rewards.
         seed: Decides which questions a step asks, and every draw.
         work: Folder of this training; checkpoints, metrics and answers of this part are in its `on_policy`.
         run_key: Of parameters, data and base.
+        anchoring: The anchors of `params`, made from the base before `make_policy` changed it, in a restarted process
+            too: what they hold to is never taken from a trained policy. With `start: offline` those that `train`
+            returned. May be None where there are no anchors.
         first_step: Steps that the policy has had before; those reported count on from there.
         log: Called with each step's number and values.
 
@@ -96,113 +86,31 @@ def train_on_policy(
         DataError: There is no question, or one leaves no room for an answer.
         ModelError: The loss, the gradient or the policy is no longer finite.
         StoreError: A checkpoint or an answer cannot be written.
+        ValueError: There are anchors and no `anchoring`.
     """
     check_possible()
+    if params.anchors and anchoring is None:
+        raise ValueError("train.anchors act on on-policy training too: hand in `anchoring`, made from the base.")
     folder = work / "on_policy"
     policy.to(Workers().device)
     answers = Answers(policy, tokenizer, questions, settings, score=score, seed=seed, folder=folder, run_key=run_key)
-    course = Course(policy, answers, settings, params, folder=folder, run_key=run_key, first_step=first_step, log=log)
+    course = Course(
+        policy,
+        answers,
+        settings,
+        params,
+        anchoring=anchoring if params.anchors else None,
+        folder=folder,
+        run_key=run_key,
+        first_step=first_step,
+        log=log,
+    )
     if course.done < settings.steps:
         n, per_step = len(questions), settings.questions_per_step
         asked = [i for step in range(course.done, settings.steps) for i in questions_of_step(n, step, per_step, seed)]
         with _contained(policy), _quiet():
             _trainer(course, tokenizer, asked, _arguments(course, seed, folder)).train()
     return course.history
-
-
-class Course:
-    """Steps of an on-policy training: what TRL is given for each, and what is kept of it.
-
-    Args:
-        policy: Learns.
-        answers: The policy's, as it stands.
-        settings: `train.on_policy`.
-        params: Section `train`.
-        folder: For checkpoints and metrics.
-        run_key: Of the training.
-        first_step: Added to the numbers of the steps.
-        log: Called with each step's number and values.
-    """
-
-    def __init__(
-        self,
-        policy: Any,
-        answers: Answers,
-        settings: Grpo,
-        params: TrainParams,
-        *,
-        folder: Path,
-        run_key: str,
-        first_step: int,
-        log: Log,
-    ) -> None:
-        self.policy, self.answers, self.settings, self.params = policy, answers, settings, params
-        self._folder, self._run_key, self._first_step, self._log = folder, run_key, first_step, log
-        self._masters = Masters(policy)
-        self.optimiser = torch.optim.AdamW(
-            self._masters.learning, lr=settings.learning_rate, weight_decay=params.weight_decay
-        )
-        self.done = restore_checkpoint(folder / "checkpoints", run_key, self._masters.named, self.optimiser)
-        """Steps, when this process began."""
-        self._masters.write_back()
-        known = read_journal(folder / "metrics.jsonl", TrainingStep)
-        self.history = [found for found in known if found.step < first_step + self.done]
-        write_jsonl(folder / "metrics.jsonl", self.history)
-        left = range(self.done, settings.steps)
-        self._steps = bar(left, total=len(left), what="grpo", unit="step", show=len(left) > 0)
-        self._step, self._started, self._norm = next(self._steps, settings.steps), 0.0, math.nan
-
-    def roll_out(self, positions: list[str], _trainer: Any) -> dict[str, Any]:
-        """A step's answers, for TRL's rows: the position of each question stands there G times."""
-        self._started = time.perf_counter()
-        asked = [int(position) for position in positions]
-        members = self.answers.ask(self._step, asked[:: self.settings.responses_per_question])
-        # TRL splits a step into micro-batches with the global generator.
-        torch.manual_seed(derived_seed("grpo", "split", self._step))
-        return {
-            "prompt_ids": [list(self.answers.prompts[position]) for position in asked],
-            "completion_ids": [list(member.token_ids) for member in members],
-            "logprobs": None,
-            "reward": [member.reward for member in members],
-        }
-
-    def before_update(self) -> None:
-        """Clip what the optimiser sees."""
-        self._norm = float(torch.nn.utils.clip_grad_norm_(self._masters.learning, self.params.max_grad_norm))
-
-    def after_update(self) -> None:
-        """Let the policy have it."""
-        self._masters.write_back()
-        self.optimiser.zero_grad(set_to_none=True)
-
-    def end_step(self, found: Mapping[str, float]) -> None:
-        """Check, log and keep."""
-        step, number = self._step, self._first_step + self._step
-        members = self.answers.of_step(step)
-        values = {ours: float(found[name]) for name, ours in TRL_VALUES.items() if name in found}
-        if self.settings.updates_per_step == 1:
-            values.pop("clipped", None)  # cannot happen
-        values |= {"grad_norm": self._norm} | summary(members)
-        _refuse_divergence(number, values, self.policy, self.answers.prompts[0])
-        n_tokens = sum(len(member.token_ids) for member in members)
-        speed = {
-            "tokens_per_second": n_tokens / (time.perf_counter() - self._started),
-            "peak_memory_gb": peak_memory_gb(),
-        }
-        self.history.append(TrainingStep(step=number, values=values, speed=speed))
-        append_jsonl(self._folder / "metrics.jsonl", self.history[-1:])
-        self._log(number, values | speed)
-        if (step + 1) % self.params.checkpoint_every == 0 or step + 1 == self.settings.steps:
-            save_checkpoint(self._folder / "checkpoints", step + 1, self._run_key, self._masters.named, self.optimiser)
-        self._step = next(self._steps, self.settings.steps)
-
-    def rates(self) -> Any:
-        """The schedule of section `train` over all updates, from the one that comes next."""
-        updates, unit = self.settings.updates_per_step, self.params.model_copy(update={"learning_rate": 1.0})
-        return torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser,
-            lambda update: learning_rate(self.done * updates + update, self.settings.steps * updates, unit),
-        )
 
 
 def micro_batch(n_responses: int, longest: int, token_budget: int) -> int:
@@ -321,17 +229,3 @@ def _contained(policy: Any) -> Iterator[None]:
         constants.HF_HUB_DISABLE_TELEMETRY = telemetry
         base.config.pad_token_id, base.generation_config.pad_token_id = pads
         vars(base).pop("forward", None)  # TRL's own, which gives log-probabilities on demand
-
-
-def _refuse_divergence(step: int, values: Mapping[str, float], policy: Any, prompt: Sequence[int]) -> None:
-    """The updated policy is tried too: from logits that are not finite, no next token could be drawn."""
-    wrong = [name for name, value in values.items() if not math.isfinite(value)]
-    with torch.no_grad():
-        if not policy(input_ids=torch.tensor([prompt], device=policy.device)).logits.isfinite().all():
-            wrong.append("the updated policy's logits")
-    if wrong:
-        message = (
-            f"training diverged at step {step}: {', '.join(wrong)} not finite. Lower train.on_policy.learning_rate or "
-            "train.max_grad_norm; the last checkpoint is from before."
-        )
-        raise ModelError(message)

@@ -10,12 +10,13 @@ from metagdpo.schema import Frozen
 class Grpo(Frozen):
     """GRPO through TRL (extra `grpo`): the policy answers the groups' questions itself; docs/on-policy.md.
 
-    Schedule, warm-up, clipping of the norm, weight decay, token budget and checkpoints are those of section `train`.
+    Anchors, schedule, warm-up, clipping of the norm, weight decay, token budget and checkpoints are those of section
+    `train`; the anchors act in every update and hold to the base, also after an offline part.
     """
 
     start: Literal["base", "offline"] = "base"
     """`offline` first trains `objective` from the groups, then goes on from there: the paper's warm-up. `base` uses
-    nothing of the groups but their questions."""
+    nothing of the groups but their questions (and their responses as texts, where an anchor `kl` on `groups` asks)."""
     steps: int = Field(gt=0)
     """Each asks some questions and learns from the answers."""
     questions_per_step: int = Field(default=8, gt=0)
@@ -40,6 +41,7 @@ class Grpo(Frozen):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Advantages are divided by the standard deviation of the group, of the step, or not at all (Dr. GRPO)."""
     updates_per_step: int = Field(default=1, gt=0)
-    """mu: updates with the same responses; with 1 every probability ratio is 1 and nothing is clipped."""
+    """mu: updates with the same responses; with 1 every probability ratio is 1 and nothing is clipped. Anchors act in
+    each update, with texts of their own."""
     epsilon: float = Field(default=0.2, gt=0, lt=1)
     """From the second update on, probability ratios are clipped to 1 - epsilon .. 1 + epsilon."""

@@ -1,17 +1,16 @@
 """GRPO through TRL on the tiny model: what TRL is given, what its gradient is, and that a killed training goes on."""
 
 import importlib.util
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from protection_world import Judge
 from safetensors.torch import load_file
 
 from metagdpo.errors import ConfigError, DataError, ModelError
 from metagdpo.models.load import load_model, load_tokenizer
-from metagdpo.objectives.advantages import group_advantages
 from metagdpo.records.group import ResponseGroup, ScoredResponse
 from metagdpo.records.training_step import TrainingStep
 from metagdpo.schema import read_jsonl
@@ -37,24 +36,6 @@ GRPO = Grpo(steps=3, questions_per_step=2, responses_per_question=4, max_new_tok
 QUESTIONS = [
     ResponseGroup(question_id=f"q{i}", prompt=f"{i} + 5? " * (i + 1), responses=(), degenerate=True) for i in range(3)
 ]
-
-
-@dataclass
-class Judge:
-    """Rewards ASCII, about half of what the tiny model writes at first; remembers what it was shown."""
-
-    seen: list = field(default_factory=list)
-
-    def __call__(self, question_id, completions):
-        self.seen.append((question_id, [completion.text for completion in completions]))
-        rewards = [sum(letter.isascii() for letter in done.text) / max(1, len(done.text)) for done in completions]
-        responses = tuple(
-            ScoredResponse(index=i, teacher="policy", text=done.text, finish_reason=done.finish_reason, correct=reward,
-                           well_formed=done.finish_reason == "stop", reward=reward, advantage=advantage)
-            for i, (done, reward, advantage) in enumerate(
-                zip(completions, rewards, group_advantages(rewards), strict=True))
-        )  # fmt: skip
-        return ResponseGroup(question_id=question_id, prompt="", responses=responses, degenerate=False)
 
 
 def policy_of(directory: Path, params=PARAMS, dtype="float32"):
