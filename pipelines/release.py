@@ -43,6 +43,7 @@ def main() -> None:
         candidate.data,
         md5s=dvc_md5s(ROOT, candidate.data),
         git_commit=origin.git_commit,
+        alpha=candidate.alpha,
     )
     steps = [(step.step, step.values) for step in read_jsonl(DIRECTORY / "metrics.jsonl", TrainingStep)]
     run_id = sync_run(client, facts, steps, verdict=verdict, report=REPORTS, note=describe(verdict, candidate))

@@ -20,7 +20,7 @@ from metagdpo.release.incumbent import champion_for
 from metagdpo.release.model_registry import ModelRegistry
 from metagdpo.release.promote import release
 from metagdpo.schema import digest_file, digest_record, digest_text, write_record
-from metagdpo.training.tracking import DataInput, RunFacts, sync_run
+from metagdpo.training.tracking import run_facts, sync_run
 
 EXPERIMENT = "unit"
 COMMIT = "c" * 40
@@ -50,11 +50,11 @@ def write_safetensors(path, seed):
     path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<2f", seed, -seed))
 
 
-def make_candidate(root, seed=1):
-    """Write a LoRA candidate with its manifest to root/models/candidate."""
+def make_candidate(root, seed=1, alpha=1.0):
+    """Write a LoRA candidate with its manifest to root/models/candidate; at another alpha of the same training."""
     directory = root / "models" / "candidate"
     directory.mkdir(parents=True, exist_ok=True)
-    write_safetensors(directory / "adapter_model.safetensors", seed)
+    write_safetensors(directory / "adapter_model.safetensors", alpha * seed)
     (directory / "adapter_config.json").write_text('{"r": 8}')
     base = ModelIdentity(
         reference="asset:tiny",
@@ -72,11 +72,15 @@ def make_candidate(root, seed=1):
         objective="gdpo",
         run_key=digest_text(f"run {seed}"),
         data={"data/groups.jsonl": digest_text("groups"), "data/context_free_train.jsonl": digest_text("cfs")},
-        params={"base": {"seed": 1}, "train": {"lr": 2e-6, "objective": {"kind": "gdpo", "beta": 0.1}}},
+        params={
+            "base": {"seed": 1, "model": "asset:tiny"},
+            "train": {"lr": 2e-6, "method": "lora", "objective": {"kind": "gdpo", "beta": 0.1}},
+        },
         steps=3,
         n_groups=8,
         n_skipped_groups=2,
         files={name: digest_file(directory / name) for name in names},
+        alpha=alpha,
     )
     write_record(directory / "candidate.json", candidate)
     return candidate
@@ -136,15 +140,16 @@ def make_verdict(root, candidate, decision="PROMOTE"):
 
 def facts_of(candidate):
     """What the run of a candidate says about itself."""
-    return RunFacts(
-        experiment=EXPERIMENT,
-        run_key=candidate.run_key,
-        name="gdpo lora",
-        params=candidate.params,
-        tags={"base.weights": candidate.base.weights, "metagdpo.method": "gdpo (lora)"},
-        data=tuple(DataInput(path=p, sha256=d, dvc_md5="0" * 32, rows=8) for p, d in candidate.data.items()),
+    facts = run_facts(
+        EXPERIMENT,
+        candidate.run_key,
+        candidate.params,
+        candidate.data,
+        md5s=dict.fromkeys(candidate.data, "0" * 32),
         git_commit=COMMIT,
+        alpha=candidate.alpha,
     )
+    return facts.model_copy(update={"data": tuple(item.model_copy(update={"rows": 8}) for item in facts.data)})
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ class Project:
         return release(self.verdict, self.root / "models" / "candidate", **arguments)
 
 
-def project(root, client, seed=1, decision="PROMOTE"):
+def project(root, client, seed=1, decision="PROMOTE", alpha=1.0):
     """Make a candidate with its verdict in `root`; the ledger there, if any, is kept."""
-    candidate = make_candidate(root, seed)
+    candidate = make_candidate(root, seed, alpha)
     return Project(root, client, candidate, make_verdict(root, candidate, decision))

@@ -4,11 +4,12 @@ Deterministic: the same suite and the same asset give the same items in the same
 once and counted. Left out: any look at a model; whether an item suits one is measured, not assumed.
 """
 
+import itertools
 import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from metagdpo.evaluation.suite import AssetItems, FieldOptions, FileItems, Lette
 from metagdpo.models.port import derived_seed
 from metagdpo.records.question import Question, question_id
 from metagdpo.schema import Frozen, digest_json
+
+FRESH_FACTOR = 10
+"""How many times a family's size is looked through for new entries, at most."""
 
 
 class Item(Frozen):
@@ -88,6 +92,45 @@ def collect(suite: Suite, assets: Path) -> ItemSet:
         ConfigError: The suite has no items, a cluster of more than `n_items`, or a family that does not exist.
         DataError: A file is missing, a line cannot be used (names file and line), or two items have one id.
     """
+    found, unique = _read(suite, assets)
+    drawn = [item for group in _draw(unique, suite)[0] for item in group]
+    return ItemSet(items=tuple(drawn), n_documents=len(found), n_duplicates=len(found) - len(unique))
+
+
+def spare_items(suite: Suite, assets: Path) -> Iterator[Sequence[Item]]:
+    """Documents that could have been items and are not, a cluster at a time, in a random order; without repetitions.
+
+    Of a procedural family, whose documents are without end, entries of another seed that `collect` does not give; the
+    solved examples before the question are the suite's own.
+
+    Args:
+        suite: The suite.
+        assets: Folder that holds a directory for each asset.
+
+    Raises:
+        ConfigError: As `collect`.
+        DataError: As `collect`.
+    """
+    _, unique = _read(suite, assets)
+    if isinstance(suite.items, ProceduralItems):
+        yield from _fresh(suite.items, suite, seen={item.doc for item in unique})
+    else:
+        yield from _draw(unique, suite)[1]
+
+
+def _fresh(source: ProceduralItems, suite: Suite, seen: set[str]) -> Iterator[Sequence[Item]]:
+    """Entries of another seed; bounded, because a small family has nothing new at some point."""
+    shots = list(itertools.islice(_entries(source, suite.name), source.shots))
+    seed = derived_seed("validation", suite.name, source.seed) % 2**31
+    other = source.model_copy(update={"seed": seed, "size": FRESH_FACTOR * source.size})
+    for item in _written_out(other, suite, shots, enumerate(_entries(other, suite.name))):
+        if item.doc not in seen:
+            seen.add(item.doc)
+            yield (item,)
+
+
+def _read(suite: Suite, assets: Path) -> tuple[list[Item], list[Item]]:
+    """All documents, and those that are left without repetitions."""
     found = list(_documents(suite, assets))
     # Equal question and equal options: the first one stays, whatever its gold answer.
     unique = list({digest_json([item.prompt, list(item.options)]): item for item in reversed(found)}.values())[::-1]
@@ -98,11 +141,11 @@ def collect(suite: Suite, assets: Path) -> ItemSet:
     if repeated:
         message = f"suite {suite.name}: {len(repeated)} ids stand for several items each, such as {repeated[0]!r}. "
         raise DataError(message + "Give every item an id of its own, or leave `id` away.")
-    drawn = _draw(unique, suite)
-    return ItemSet(items=tuple(drawn), n_documents=len(found), n_duplicates=len(found) - len(unique))
+    return found, unique
 
 
-def _draw(items: Sequence[Item], suite: Suite) -> list[Item]:
+def _draw(items: Sequence[Item], suite: Suite) -> tuple[list[list[Item]], list[list[Item]]]:
+    """Clusters in a random order (lone items are clusters of one): those that become items, and the others."""
     rng = random.Random(derived_seed("suite", suite.name, suite.seed))  # noqa: S311  (no secret)
     groups: dict[str, list[Item]] = {}
     for number, item in enumerate(items):
@@ -112,12 +155,10 @@ def _draw(items: Sequence[Item], suite: Suite) -> list[Item]:
     if largest > suite.n_items:
         message = f"suite {suite.name}: {name} has {largest} items, more than its n_items ({suite.n_items}): "
         raise ConfigError(message + "it could never be drawn. Raise n_items, or choose a finer field for the clusters.")
-    drawn: list[Item] = []
-    for chosen in rng.sample(list(groups), len(groups)):
-        if len(drawn) + len(groups[chosen]) > suite.n_items:
-            break
-        drawn += groups[chosen]
-    return drawn
+    order = [groups[chosen] for chosen in rng.sample(list(groups), len(groups))]
+    ends = itertools.accumulate(len(group) for group in order)
+    n_drawn = sum(end <= suite.n_items for end in ends)
+    return order[:n_drawn], order[n_drawn:]
 
 
 def _documents(suite: Suite, assets: Path) -> Iterator[Item]:
@@ -158,11 +199,21 @@ def _options(layout: LetteredOptions | FieldOptions, row: dict[str, Any]) -> tup
 
 
 def _from_family(source: ProceduralItems, suite: Suite) -> Iterator[Item]:
-    entries = list(_entries(source, suite.name))
-    shots, rest = entries[: source.shots], entries[source.shots :]
+    entries = list(enumerate(_entries(source, suite.name)))
+    shots = [entry for _, entry in entries[: source.shots]]
+    return _written_out(source, suite, shots, entries[source.shots :])
+
+
+def _written_out(
+    source: ProceduralItems,
+    suite: Suite,
+    shots: Sequence[dict[str, Any]],
+    entries: Iterable[tuple[int, dict[str, Any]]],
+) -> Iterator[Item]:
+    """Items of numbered entries, after the solved examples; none asks what an example asks."""
     examples = "".join(f"{source.prompt.format(question=e['question'])} {e['answer']}\n\n" for e in shots)
     seen = {entry["question"] for entry in shots}
-    for position, entry in enumerate(rest, start=source.shots):
+    for position, entry in entries:
         if entry["question"] in seen:
             continue
         verifier = f"reasoning_gym:{source.family}"

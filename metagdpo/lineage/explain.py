@@ -118,9 +118,10 @@ def _groups(path: Path) -> str:
 
 def _candidate(path: Path) -> str:
     found = read_record(path, Candidate)
+    at = f", at alpha {found.alpha:g}" if found.alpha < 1 else ""
     return (
         f"{found.objective} ({found.method}) on {found.base.reference}: {found.steps} steps over {found.n_groups} "
-        f"groups; run key {_short(found.run_key)}, manifest {_short(digest_record(found))}"
+        f"groups{at}; run key {_short(found.run_key)}, manifest {_short(digest_record(found))}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.schema import Frozen
@@ -30,3 +30,6 @@ class Candidate(Frozen):
     """Degenerate groups, which carry no preference."""
     files: dict[str, str]
     """Digest of every other file in the directory, by relative path."""
+    alpha: float = Field(default=1.0, gt=0, le=1, exclude_if=lambda alpha: alpha == 1.0)
+    """Share of the way from the base to the trained weights (Wise-FT); 1 is what training left."""
+    # Left out of the canonical form when 1: manifests written before the field existed keep their digest.

@@ -29,6 +29,8 @@ def describe(verdict: Verdict, candidate: Candidate) -> str:
             f"[{drift.low:.4f}, {drift.high:.4f}], {drift.n_tokens} tokens."
         )
         lines += [moved, ""]
+    if candidate.alpha < 1:
+        lines += [f"Weights: {100 * candidate.alpha:g} % of the way from the base to the trained ones (Wise-FT).", ""]
     lines.append(
         f"Trained on {candidate.n_groups} groups in {candidate.steps} steps "
         f"({candidate.n_skipped_groups} groups without preference). Verdict `{digest_record(verdict)}`."

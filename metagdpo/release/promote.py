@@ -144,6 +144,8 @@ def version_tags(verdict: Verdict, candidate: Candidate, run_id: str, provenance
         "metagdpo.run_key": candidate.run_key,
         "metagdpo.run_id": run_id,
         "metagdpo.method": f"{candidate.objective} ({candidate.method})",
+        # Only where it says something: versions released before there was an alpha keep the tags that they have.
+        **({"metagdpo.alpha": f"{candidate.alpha:g}"} if candidate.alpha < 1 else {}),
     }
 
 

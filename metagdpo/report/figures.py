@@ -1,4 +1,4 @@
-"""The report's pictures: retention, accuracy, training and drift.
+"""The report's pictures: retention, accuracy, training, drift and the choice of alpha.
 
 Equal numbers give equal bytes: no clock, a fixed salt for SVG ids, no metadata. Colours are named once; inlined in HTML
 they become CSS variables, so that the pictures follow the reader's light or dark page.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metagdpo.records.drift import Drift
+from metagdpo.records.interpolation import Interpolation
 from metagdpo.records.verdict import SuiteFinding
 from metagdpo.schema import atomic_path, write_text
 
@@ -164,6 +165,43 @@ def drift(measured: Drift, samples: Sequence[float], cap: float | None) -> Any:
     axes.set_xlabel("log p(base) - log p(candidate) on the base's own text, nats a token     (0: unchanged)")
     axes.grid(axis="x", color=PALETTE["line"], linewidth=0.6)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=PALETTE["ink"])
+    return figure
+
+
+def interpolation(chosen: Interpolation) -> Any:
+    """Mean accuracy on target and retained suites over alpha, with the chosen point marked on both lines."""
+    figure, axes = _figure(8.8, 3.0)
+    for name, label, colour in (
+        ("target", "target suites", "candidate"),
+        ("retained", "required and safety suites", "good"),
+    ):
+        points = [(p.alpha, 100 * value) for p in chosen.points if (value := getattr(p, name)) is not None]
+        if not points:
+            continue
+        alphas, values = zip(*points, strict=True)
+        axes.plot(alphas, values, "-o", color=PALETTE[colour], linewidth=1.6, markersize=5, label=label, zorder=3)
+        at = alphas.index(chosen.chosen)
+        axes.plot(alphas[at], values[at], "o", color=PALETTE[colour], markersize=11, markerfacecolor="none", zorder=4)
+        side, where = ("right", -9) if chosen.chosen > 0.5 else ("left", 9)  # noqa: PLR2004  (inside the axes)
+        axes.annotate(
+            f"{values[at]:.1f}",
+            (alphas[at], values[at]),
+            (where, 8),
+            textcoords="offset points",
+            ha=side,
+            size=8.5,
+            color=PALETTE[colour],
+        )
+    label = f"chosen: {chosen.chosen:g}"
+    axes.axvline(chosen.chosen, color=PALETTE["muted"], linewidth=1.2, linestyle=(0, (4, 2)), label=label, zorder=1)
+    axes.set_xticks([p.alpha for p in chosen.points], [f"{p.alpha:g}" for p in chosen.points])
+    axes.set_xlabel("alpha: share of the way from the base (0) to the trained weights (1)")
+    axes.set_ylabel("accuracy, %", size=9)
+    axes.margins(y=0.2)
+    axes.grid(color=PALETTE["line"], linewidth=0.6, zorder=0)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, labelcolor=PALETTE["ink"], borderaxespad=0
+    )
     return figure
 
 

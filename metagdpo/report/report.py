@@ -12,6 +12,7 @@ from typing import Any
 
 from metagdpo.records.candidate import Candidate
 from metagdpo.records.drift import Drift
+from metagdpo.records.interpolation import Interpolation
 from metagdpo.records.noise import Noise
 from metagdpo.records.overlap import TrainingOverlaps
 from metagdpo.records.verdict import SuiteFinding, Verdict
@@ -40,6 +41,7 @@ def write_report(
     flips: Sequence[Flip] = (),
     drift_samples: Sequence[float] = (),
     drift_cap: float | None = None,
+    interpolation: Interpolation | None = None,
     unit_fdr: float = 0.1,
     reproduce: Sequence[str] = REPRODUCE,
     most_flips: int = 12,
@@ -55,6 +57,7 @@ def write_report(
         flips: Items lost and gained with both answers.
         drift_samples: Per-sample log-ratio in nats a token, for the histogram.
         drift_cap: The policy's cap in nats a token.
+        interpolation: How alpha was chosen; its curve is shown when alphas were measured.
         unit_fdr: Largest expected share of false names among the units called lost or gained.
         reproduce: Command lines that lead to the same verdict.
         most_flips: Flips shown per suite and kind; the rest is counted.
@@ -63,7 +66,7 @@ def write_report(
     Raises:
         StoreError: The folder cannot be written.
     """
-    pictures = _draw(out_dir / "figures", verdict, metrics, drift_samples, drift_cap, unit_fdr)
+    pictures = _draw(out_dir / "figures", verdict, metrics, drift_samples, drift_cap, interpolation, unit_fdr)
     view = {
         "verdict": verdict,
         "title": TITLES[verdict.decision],
@@ -111,6 +114,7 @@ def _draw(  # noqa: PLR0917  (one for each picture)
     metrics: Sequence[Mapping[str, float]],
     drift_samples: Sequence[float],
     drift_cap: float | None,
+    interpolation: Interpolation | None,
     unit_fdr: float,
 ) -> list[dict[str, str]]:
     plans = [
@@ -122,6 +126,9 @@ def _draw(  # noqa: PLR0917  (one for each picture)
     if verdict.drift is not None:
         picture = figures.drift(verdict.drift, drift_samples, drift_cap)
         plans.append(("drift", "Drift on context-free text", picture, _DRIFT))
+    if interpolation is not None and interpolation.points:
+        caption = f"{_INTERPOLATION} {_items_chosen_on(interpolation)} Chosen: {interpolation.rule}."
+        plans.append(("interpolation", "Choice of alpha", figures.interpolation(interpolation), caption))
     pictures = []
     for name, title, figure, caption in plans:
         if figure is not None:
@@ -145,6 +152,19 @@ _DRIFT = (
     "KL(base || candidate) estimated on held-out text that the base wrote from its start symbol alone. Zero means that "
     "the candidate would write the same; single samples may lie below zero, their mean only by chance."
 )
+_INTERPOLATION = (
+    "Mean accuracy along the way from the base (alpha 0) to the trained weights (alpha 1), on items that the gate does "
+    "not see. The best of several noisy points is too good on average, so these numbers prove nothing."
+)
+
+
+def _items_chosen_on(interpolation: Interpolation) -> str:
+    counts = ", ".join(
+        f"{suite.suite} {suite.n_items:,}"
+        + (f" of {suite.n_wanted:,} wanted" if suite.n_items < suite.n_wanted else "")
+        for suite in interpolation.suites
+    )
+    return f"Items: {counts}."
 
 
 def _row(finding: SuiteFinding) -> dict[str, Any]:
@@ -261,9 +281,17 @@ def _training_facts(candidate: Candidate) -> list[tuple[str, str]]:
         ("Base", candidate.base.reference),
         ("Objective", candidate.objective),
         ("Trained", method),
+        *_alpha_fact(candidate),
         ("Steps", f"{candidate.steps:,}"),
         ("Groups", f"{candidate.n_groups:,} trained on, {candidate.n_skipped_groups:,} degenerate and skipped"),
     ]
+
+
+def _alpha_fact(candidate: Candidate) -> list[tuple[str, str]]:
+    """Nothing where the weights are what training left."""
+    if candidate.alpha == 1:
+        return []
+    return [("Weights", f"{100 * candidate.alpha:g} % of the way from the base to the trained ones (Wise-FT)")]
 
 
 def _identities(verdict: Verdict) -> list[tuple[str, str]]:

@@ -62,14 +62,19 @@ def write_manifest(
         steps=steps,
         n_groups=n_groups,
         n_skipped_groups=n_skipped_groups,
-        files={
-            path.relative_to(directory).as_posix(): digest_file(path)
-            for path in sorted(directory.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        },
+        files=file_digests(directory),
     )
     write_record(directory / MANIFEST, candidate)
     return candidate
+
+
+def file_digests(directory: Path) -> dict[str, str]:
+    """Digest of every file of a candidate's directory besides its manifest, by relative path."""
+    return {
+        path.relative_to(directory).as_posix(): digest_file(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
 
 
 def read_manifest(directory: Path) -> Candidate:

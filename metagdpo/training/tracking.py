@@ -21,6 +21,7 @@ from metagdpo.records.verdict import Verdict
 from metagdpo.schema import Frozen, canonical_json, digest_directory, digest_json, digest_text
 
 RUN_KEY = "metagdpo.run_key"
+TRAINING = "metagdpo.training"  # run key of the training that an interpolated candidate comes from
 SYNCED = "metagdpo.synced"
 NOTE = "mlflow.note.content"  # MLflow shows this tag as the run's description
 REPORT = "report"
@@ -71,8 +72,12 @@ def run_facts(
     *,
     md5s: Mapping[str, str],
     git_commit: str,
+    alpha: float = 1.0,
 ) -> RunFacts:
     """What the run of a training says about itself, from its parameters and the digests of its data.
+
+    A point on the way from the base to the trained weights is another candidate of the same training, with a verdict
+    and a report of its own: it has a run of its own, which names the training's.
 
     Args:
         experiment: MLflow experiment.
@@ -81,17 +86,21 @@ def run_facts(
         data: SHA-256 of each file that training reads, by path.
         md5s: DVC's digests of those that DVC knows.
         git_commit: Commit that is checked out.
+        alpha: Share of the way from the base to the trained weights; 1 is what the training left.
     """
     base, train = params["base"], params["train"]
     assert isinstance(base, dict)
     assert isinstance(train, dict)
     label = f"{objective_name(train)} ({train['method']})"
+    name = f"{label} {run_key.removeprefix('sha256:')[:8]}"
+    tags = {"metagdpo.method": label, "base.model": str(base["model"])}
+    is_trained = alpha == 1
     return RunFacts(
         experiment=experiment,
-        run_key=run_key,
-        name=f"{label} {run_key.removeprefix('sha256:')[:8]}",
-        params=dict(params),
-        tags={"metagdpo.method": label, "base.model": str(base["model"])},
+        run_key=run_key if is_trained else digest_json([run_key, alpha]),
+        name=name if is_trained else f"{name} at {alpha:g}",
+        params=dict(params) if is_trained else {**params, "interpolate": {"alpha": alpha}},
+        tags=tags if is_trained else {**tags, TRAINING: run_key},
         data=tuple(DataInput(path=path, sha256=sha, dvc_md5=md5s.get(path)) for path, sha in sorted(data.items())),
         git_commit=git_commit,
     )

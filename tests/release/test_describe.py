@@ -17,3 +17,10 @@ def test_the_description_names_decision_level_and_verdict(tmp_path):
     assert text.startswith("PROMOTE: gdpo (lora) on asset:tiny\n")
     assert "difference (90 %)" in text
     assert "0.0100 nats a token [0.0050, 0.0150]" in text
+
+
+def test_only_interpolated_weights_are_told(tmp_path):
+    for alpha, told in ((1.0, False), (0.35, True)):
+        candidate = make_candidate(tmp_path, alpha=alpha)
+        text = describe(make_verdict(tmp_path, candidate), candidate)
+        assert ("Weights: 35 % of the way from the base to the trained ones (Wise-FT)." in text) == told

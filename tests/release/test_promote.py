@@ -1,5 +1,6 @@
 """The release on a real SQLite store: idempotent, repaired after a crash anywhere, closed to what is not proven."""
 
+import dataclasses
 import re
 import shutil
 
@@ -112,6 +113,22 @@ def test_the_former_champion_becomes_previous(tmp_path):
     project(tmp_path, client, seed=1).release()
     outcome = project(tmp_path, client, seed=2).release()
     assert (outcome.version, outcome.champion, outcome.previous) == (2, 2, 1)
+
+
+def test_two_alphas_of_one_training_are_two_versions_with_runs_and_gate_metrics_of_their_own(tmp_path):
+    client = fresh_client(tmp_path)
+    project(tmp_path, client).release()
+    half = project(tmp_path, client, alpha=0.5)
+    findings = (half.verdict.findings[0].model_copy(update={"low": 0.005}),)
+    half = dataclasses.replace(half, verdict=half.verdict.model_copy(update={"findings": findings}))
+    outcome = half.release()
+    assert (outcome.action, outcome.version, outcome.previous) == ("registered", 2, 1)
+    assert half.release().action == "unchanged"
+    versions = {v.version: v for v in client.search_model_versions("name = 'unit'")}
+    low = [client.get_run(versions[n].run_id).data.metrics["gate/arc_easy/low"] for n in (1, 2)]
+    assert low == [-0.01, 0.005]
+    assert [versions[n].tags.get("metagdpo.alpha") for n in (1, 2)] == [None, "0.5"]
+    assert versions[1].tags["metagdpo.run_key"] == versions[2].tags["metagdpo.run_key"]
 
 
 def test_rerunning_an_older_verdict_does_not_move_the_champion_back(tmp_path):

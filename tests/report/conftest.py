@@ -5,6 +5,7 @@ import pytest
 from metagdpo.records.candidate import Candidate
 from metagdpo.records.champion import Champion
 from metagdpo.records.drift import Drift
+from metagdpo.records.interpolation import Interpolation, InterpolationPoint, ValidationSuite
 from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.verdict import SuiteFinding, Verdict
 
@@ -74,4 +75,25 @@ def candidate(verdict):
         n_groups=80,
         n_skipped_groups=7,
         files={},
+    )
+
+
+def point(alpha, target, retained):
+    return InterpolationPoint(
+        alpha=alpha, weights=f"sha256:{alpha}", accuracy={}, target=target, retained=retained, gain=0.0
+    )
+
+
+@pytest.fixture
+def interpolation():
+    counts = (("sums", "target", 50), ("rhymes", "required", 7))
+    return Interpolation(
+        chosen=0.6,
+        rule="the largest of the tests",
+        retention=0.5,
+        suites=tuple(
+            ValidationSuite(suite=name, tier=tier, n_items=n, n_wanted=50, documents="sha256:d")
+            for name, tier, n in counts
+        ),
+        points=(point(0.0, 0.1, 0.8), point(0.3, 0.3, 0.79), point(0.6, 0.45, 0.75), point(1.0, 0.5, 0.5)),
     )

@@ -13,13 +13,14 @@ METRICS = [
 
 
 @pytest.fixture
-def drawn(verdict):
+def drawn(verdict, interpolation):
     return {
         "retention": figures.retention(verdict.findings),
         "accuracy": figures.accuracy(verdict.findings),
         "training": figures.training(METRICS),
         "drift": figures.drift(verdict.drift, [0.01, 0.02, 0.05, -0.01], 0.04),
         "drift_without_samples": figures.drift(verdict.drift, [], None),
+        "interpolation": figures.interpolation(interpolation),
     }
 
 
@@ -72,3 +73,19 @@ def test_names_of_skills_cannot_break_the_picture(verdict, tmp_path):
 def test_one_single_suite_can_be_drawn(verdict, tmp_path):
     figures.save(figures.retention(verdict.findings[:1]), tmp_path, "one")
     figures.save(figures.accuracy(verdict.findings[:1]), tmp_path, "one")
+
+
+def test_the_curve_over_alpha_shows_both_sides_in_percent_and_marks_the_choice(interpolation):
+    axes = figures.interpolation(interpolation).axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert lines["target suites"] == [[0.0, 10.0], [0.3, 30.0], [0.6, 45.0], [1.0, 50.0]]
+    assert [x for x, _ in lines["required and safety suites"]] == [0.0, 0.3, 0.6, 1.0]
+    assert {x for x, _ in lines["chosen: 0.6"]} == {0.6}
+    marked = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_markersize() == 11]
+    assert marked == [[[0.6, 45.0]], [[0.6, 75.0]]]
+
+
+def test_a_side_without_suites_has_no_line(interpolation):
+    points = tuple(point.model_copy(update={"target": None}) for point in interpolation.points)
+    axes = figures.interpolation(interpolation.model_copy(update={"points": points})).axes[0]
+    assert "target suites" not in {line.get_label() for line in axes.get_lines()}

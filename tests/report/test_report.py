@@ -186,3 +186,22 @@ def test_a_verdict_of_an_earlier_version_is_read_as_one_that_did_not_look(verdic
     old = verdict.model_dump(mode="json")
     del old["overlaps"]
     assert Verdict.model_validate_json(json.dumps(old)).overlaps is None
+
+
+def test_alphas_that_were_tried_are_shown_with_the_items_they_were_chosen_on(
+    verdict, candidate, interpolation, tmp_path
+):
+    chosen = candidate.model_copy(update={"alpha": 0.6})
+    written = write_report(tmp_path, verdict, chosen, interpolation=interpolation)
+    assert tmp_path / "figures/interpolation.svg" in written
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "Choice of alpha" in text
+        assert "Items: sums 50, rhymes 7 of 50 wanted. Chosen: the largest of the tests." in text
+        assert "60 % of the way from the base to the trained ones (Wise-FT)" in text
+
+
+def test_without_a_choice_nothing_is_said_about_alpha(report, interpolation):
+    alone = interpolation.model_copy(update={"chosen": 1.0, "points": (), "suites": ()})
+    assert report(interpolation=alone) == report("other")
+    assert not any("alpha" in text for text in report("third"))

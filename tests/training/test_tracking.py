@@ -27,14 +27,15 @@ def test_a_run_holds_parameters_tags_datasets_and_metrics_and_ends_finished(tmp_
     assert run.data.tags["git.commit"] == facts.git_commit
     assert history(client, log.run_id, "loss") == [(1, 2.0), (2, 1.0)]
     groups = next(i for i in run.inputs.dataset_inputs if i.dataset.name == "data/groups.jsonl")
+    sha256 = next(item.sha256 for item in facts.data if item.path == "data/groups.jsonl")
     tags = {tag.key: tag.value for tag in groups.tags}
     assert tags == {
         "mlflow.data.context": "training",
-        "sha256": facts.data[0].sha256,
+        "sha256": sha256,
         "git.commit": facts.git_commit,
         "dvc.md5": "0" * 32,
     }
-    assert groups.dataset.digest == facts.data[0].sha256.removeprefix("sha256:")[:36]
+    assert groups.dataset.digest == sha256.removeprefix("sha256:")[:36]
 
 
 def test_the_embedded_store_keeps_artifacts_beside_its_database(tmp_path):
@@ -187,3 +188,16 @@ def test_a_runs_name_and_tags_come_from_its_parameters():
     assert facts.name == "sft (full) 01234567"
     assert facts.tags == {"metagdpo.method": "sft (full)", "base.model": "asset:tiny"}
     assert facts.data[0].dvc_md5 == "m"
+
+
+def test_an_interpolated_candidate_has_a_run_of_its_own_that_names_its_training():
+    params = {"base": {"model": "asset:tiny"}, "train": {"method": "full", "objective": {"kind": "sft"}}}
+    trained, half, third = (
+        run_facts("e", "sha256:0123456789", params, {}, md5s={}, git_commit="c", alpha=alpha)
+        for alpha in (1.0, 0.5, 0.3)
+    )
+    assert trained.run_key == "sha256:0123456789"
+    assert len({trained.run_key, half.run_key, third.run_key}) == 3
+    assert half.name == "sft (full) 01234567 at 0.5"
+    assert half.tags == {**trained.tags, "metagdpo.training": "sha256:0123456789"}
+    assert half.params == {**params, "interpolate": {"alpha": 0.5}}
