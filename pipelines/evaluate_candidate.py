@@ -1,22 +1,24 @@
 """evaluate_candidate: candidate + suites -> ItemScore and drift; stops early when the policy allows it.
 
 The evaluation ends as soon as the verdict is certain against the base and the champion, whose scores are there already.
+A run of the comparison (`... METHOD SEED`) answers every item: methods are compared on the same ones.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metagdpo import params
-from metagdpo.evaluation.drift import estimate_drift
+from metagdpo.comparison.pace import keep_time
+from metagdpo.evaluation.drift import drift_of
 from metagdpo.evaluation.harness import EvaluateParams, evaluate_to
 from metagdpo.evaluation.rounds import Stop
 from metagdpo.evaluation.suite import Suite, load_suites
 from metagdpo.gate.comparisons import comparisons, designs
 from metagdpo.gate.decide import finished_suites
 from metagdpo.gate.policy import read_policy
-from metagdpo.models.load import load_tokenizer, locate, verify
+from metagdpo.models.load import load_model, load_tokenizer, locate, verify
 from metagdpo.params import BaseParams
 from metagdpo.planning import suite_infos
 from metagdpo.progress import done, run_stage
@@ -27,35 +29,40 @@ from metagdpo.records.model_identity import ModelIdentity
 from metagdpo.records.paired import PairedScore
 from metagdpo.records.reference import ReferenceLogProb
 from metagdpo.records.sample import ContextFreeSample
+from metagdpo.runs import Run, run_from
 from metagdpo.schema import read_jsonl, read_record, write_jsonl, write_record
 from metagdpo.training.candidate import read_manifest
 from metagdpo.training.collate import context_free_sequences
+from metagdpo.training.drift_meter import measure
+from metagdpo.training.logprobs import Scorer
 from metagdpo.training.model import load_candidate
-from metagdpo.training.reference import bound_to, reference_log_probs
+from metagdpo.training.reference import bound_to
 from metagdpo.training.settings import SequenceParams
 
-CANDIDATE = Path("models/candidate")
 EVALUATIONS = Path("evaluations")
+Load = Callable[[], tuple[Any, Any]]
+"""Gives the base and the candidate."""
 HELD_OUT = Path("data/context_free_held_out.jsonl")
 
 
-def main() -> None:
+def main(run: Run) -> None:
     """Score the candidate, as far as the policy wants it, and measure how far it has moved."""
-    base = params.section("base", BaseParams)
-    settings = params.section("evaluate", EvaluateParams)
-    sequences = params.section("reference", SequenceParams)
+    base = run.section("base", BaseParams)
+    settings = run.section("evaluate", EvaluateParams)
+    sequences = run.section("reference", SequenceParams)
     origin = read_record(Path("data/base.json"), ModelIdentity)
     directory = locate(origin.reference)
     verify(origin, directory)
 
     @functools.cache
     def load() -> tuple[Any, Any]:
-        return load_candidate(CANDIDATE, directory, base.dtype), load_tokenizer(directory)
+        return load_candidate(run.candidate, directory, base.dtype), load_tokenizer(directory)
 
-    identity, suites = read_manifest(CANDIDATE).identity, load_suites(Path("registry/suites"))
-    out = EVALUATIONS / "candidate"
-    found = evaluate_to(out, load, identity, suites, settings, dtype=base.dtype, stop=_stop_rule(suites))
-    _drift(load()[0], identity, base, sequences)
+    identity, suites = read_manifest(run.candidate).identity, load_suites(Path("registry/suites"))
+    stop = _stop_rule(suites) if run.method is None else None
+    found = evaluate_to(run.evaluation, load, identity, suites, settings, dtype=base.dtype, stop=stop)
+    _drift(run.evaluation, lambda: (load_model(directory, base.dtype), load()[0]), origin, base, sequences)
+    keep_time(run, "evaluate")
     done("evaluate_candidate", found, "the gate compares item by item")
 
 
@@ -95,27 +102,29 @@ def _pairs_so_far(
     }
 
 
-def _drift(model: Any, identity: ModelIdentity, section: BaseParams, settings: SequenceParams) -> None:
-    """KL(base || candidate) on the held-out context-free samples; the base's side was computed in `reference`."""
-    out = EVALUATIONS / "candidate"
-    samples = list(read_jsonl(HELD_OUT, ContextFreeSample))
-    before = {row.key: row for row in read_jsonl(Path("data/reference.jsonl"), ReferenceLogProb)}
-    validity = bound_to(identity, section.dtype, groups=None, context_free=HELD_OUT)
-    after = list(
-        reference_log_probs(
-            model, list(context_free_sequences(samples)), settings, journal=Path(".work/drift"), identity=validity
-        )
+def _drift(out: Path, load: Load, identity: ModelIdentity, section: BaseParams, settings: SequenceParams) -> None:
+    """KL(base || candidate) on the held-out context-free samples; the base's side is computed once."""
+    base, candidate = load()
+    sequences = list(context_free_sequences(read_jsonl(HELD_OUT, ContextFreeSample)))
+    moved = measure(
+        Scorer(base),
+        Scorer(candidate),
+        sequences,
+        {row.key: row for row in read_jsonl(Path("data/reference.jsonl"), ReferenceLogProb)},
+        settings,
+        identity=bound_to(identity, section.dtype, groups=None, context_free=HELD_OUT),
+        work=Path(".work/drift"),
     )
-    drift = estimate_drift(
-        [before[row.key].log_prob for row in after], [row.log_prob for row in after], [row.n_tokens for row in after]
+    drift = drift_of(
+        [text.exact for text in moved], [text.log_ratio for text in moved], [text.n_tokens for text in moved]
     )
     write_record(out / "drift.json", drift)
     rows = [
-        DriftSample(key=row.key, nats_per_token=(before[row.key].log_prob - row.log_prob) / row.n_tokens)
-        for row in after
+        DriftSample(key=text.key, nats_per_token=text.exact / text.n_tokens, log_ratio=text.log_ratio / text.n_tokens)
+        for text in moved
     ]
     write_jsonl(out / "drift_samples.jsonl", rows)
 
 
 if __name__ == "__main__":
-    run_stage("evaluate_candidate", main)
+    run_stage("evaluate_candidate", lambda: main(run_from(sys.argv[1:])), of=sys.argv[1:])

@@ -2,6 +2,9 @@
 
     KL(p_base || p_candidate) = E_base[ log p_base(y) - log p_candidate(y) ] / E_base[ tokens of y ]
 
+The log-ratio's expectation given the text so far is the KL of the next token, so that sums of these over a text have
+the same mean and, in practice, half the interval: they are the drift, the log-ratios are reported beside it.
+
 The samples y must come from the base at temperature 1 without truncation, otherwise the mean estimates something else.
 Tokens of one sample depend on each other, so samples, not tokens, are the independent units of the interval.
 
@@ -43,7 +46,8 @@ def estimate_drift(
         counts = f"{len(base_log_probs)}, {len(candidate_log_probs)} and {m}"
         raise EvidenceError(f"drift: base, candidate and token counts are of {counts} samples. Rerun `dvc repro gate`.")
     if m < 2:  # noqa: PLR2004
-        raise EvidenceError(f"drift: {m} sample(s) tell nothing about the spread. Raise `preserve.n_held_out`.")
+        message = f"drift: {m} sample(s) tell nothing about the spread. Raise `preserve.context_free.n_held_out`."
+        raise EvidenceError(message)
     base, candidate = np.asarray(base_log_probs, dtype=np.float64), np.asarray(candidate_log_probs, dtype=np.float64)
     n = np.asarray(n_tokens, dtype=np.float64)
     for name, values, good in (
@@ -65,3 +69,20 @@ def estimate_drift(
         n_samples=m,
         n_tokens=int(n.sum()),
     )
+
+
+def drift_of(exact: Sequence[float], log_ratios: Sequence[float], n_tokens: Sequence[int]) -> Drift:
+    """The drift by next-token divergences, with the log-ratio estimate of the same quantity beside it.
+
+    Args:
+        exact: Sum over each sample's tokens of KL(base || candidate) of the next token, nats.
+        log_ratios: log p_base - log p_candidate of each sample, nats.
+        n_tokens: Scored tokens of each sample.
+
+    Raises:
+        EvidenceError: As `estimate_drift`.
+    """
+    nothing = [0.0] * len(n_tokens)
+    drawn = estimate_drift(log_ratios, nothing, n_tokens)
+    ratios = {"log_ratio": drawn.kl_per_token, "log_ratio_low": drawn.low, "log_ratio_high": drawn.high}
+    return estimate_drift(exact, nothing, n_tokens).model_copy(update=ratios)
