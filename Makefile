@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Waiting threads sleep instead of spinning: on a shared machine that is several times faster, on an idle one as fast.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup repro test check ui explain constraints clean
+.PHONY: help setup repro test check ui compare explain constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ check: $(READY)  ## formatting, lint, types, configuration
 ui: $(READY)  ## open the MLflow UI on what was run
 	metagdpo ui
 
+compare: $(READY)  ## compare the methods of comparison.yaml; goes on where it stopped
+	metagdpo check
+	metagdpo compare
+
 explain: $(READY)  ## print the chain from questions to version
 	metagdpo explain
 
@@ -51,4 +55,4 @@ constraints: $(READY)  ## write constraints.txt from the installed set
 	  $(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(metagdpo|pip|setuptools|wheel)\b' | sed 's/+cpu//' ) > constraints.txt
 
 clean:  ## remove what runs leave behind (not .venv, not the ledger)
-	rm -rf .work assets data models evaluations reports mlflow.db mlartifacts
+	rm -rf .work assets data models evaluations reports comparison/base comparison/runs comparison/results comparison/settings comparison/inputs/*.json mlflow.db mlartifacts

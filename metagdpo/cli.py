@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from metagdpo.cli_compare import compare as compare_methods
 from metagdpo.cli_knowledge import knowledge
 from metagdpo.command_group import Group, leave
 from metagdpo.errors import Blocked, ConfigError, DataError, Inconclusive, StoreError
@@ -19,6 +20,7 @@ def main() -> None:
     The main job:      dvc repro
     What happened:     metagdpo explain
     What was selected: metagdpo knowledge units
+    Which method:      metagdpo compare
     What was decided:  metagdpo gate check
     Other harnesses:   metagdpo gate compare BASE CANDIDATE
 
@@ -40,7 +42,7 @@ def check() -> None:
     found = check_all(Path())
     if found:
         leave("\n".join(found), ConfigError.exit_code)
-    print("params.yaml, registry/assets.yaml, registry/suites, registry/policy.yaml and the ledger are valid.")
+    print("params.yaml, comparison.yaml, and registry's assets.yaml, suites, policy.yaml and ledger are valid.")
 
 
 @main.command()
@@ -81,6 +83,7 @@ def explain() -> None:
         print(line)
 
 
+main.add_command(compare_methods)
 main.add_command(knowledge)
 
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from metagdpo.assets import load_catalogue
+from metagdpo.comparison.settings import check as check_methods
 from metagdpo.errors import MetagdpoError
 from metagdpo.evaluation.harness import EvaluateParams
 from metagdpo.evaluation.suite import load_suites
+from metagdpo.evaluation.validation import InterpolateParams
 from metagdpo.gate.comparisons import with_ratchet
 from metagdpo.gate.policy import read_policy
 from metagdpo.knowledge.annotate import AnnotateParams
@@ -15,12 +17,13 @@ from metagdpo.knowledge.probe import ProbeParams
 from metagdpo.knowledge.selection import SelectionParams
 from metagdpo.params import BaseParams, load_yaml, problems
 from metagdpo.planning import suite_infos
-from metagdpo.preservation.context_free import PreserveParams
+from metagdpo.preservation.settings import PreserveParams
 from metagdpo.release import ledger
 from metagdpo.release.incumbent import champion_for
 from metagdpo.responses.reconstruct import ReconstructParams
 from metagdpo.responses.rewards import RewardParams
 from metagdpo.responses.sample import RespondParams
+from metagdpo.runs import COMPARISON, read_comparison
 from metagdpo.schema import Frozen
 from metagdpo.sources.pool import IngestParams
 from metagdpo.training.settings import SequenceParams, TrainParams
@@ -39,6 +42,7 @@ SECTIONS: dict[str, type[Frozen]] = {
     "preserve": PreserveParams,
     "reference": SequenceParams,
     "train": TrainParams,
+    "interpolate": InterpolateParams,
     "evaluate": EvaluateParams,
 }
 """Section of params.yaml -> its type, in the order of the pipeline."""
@@ -58,13 +62,14 @@ def check_params(path: Path) -> list[str]:
 
 
 def check(root: Path) -> list[str]:
-    """Every problem of params.yaml, the asset catalogue, the suites, the policy and the ledger."""
+    """Every problem of params.yaml, comparison.yaml, the asset catalogue, the suites, the policy and the ledger."""
     found = []
     try:
         lines = check_params(root / "params.yaml")
         found += ["params.yaml is not valid:", *lines] if lines else []
     except MetagdpoError as error:
         found.append(str(error))
+    found += _comparison(root)
     registry = root / "registry"
     found += [*_looks(root), *_ratchet(root)]
     for read in (
@@ -78,6 +83,16 @@ def check(root: Path) -> list[str]:
         except MetagdpoError as error:
             found.append(str(error))
     return found
+
+
+def _comparison(root: Path) -> list[str]:
+    """Every method of the comparison, with params.yaml and the shared values below it."""
+    if not (root / COMPARISON).is_file():
+        return []
+    try:
+        return check_methods(read_comparison(root / COMPARISON), root)
+    except MetagdpoError as error:
+        return [str(error)]
 
 
 def _looks(root: Path) -> list[str]:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,15 +35,20 @@ def done(stage: str, wrote: str, look_next: str) -> None:
     print(f"[{stage}] wrote {wrote}\n[{stage}] next: {look_next}", flush=True)
 
 
-def run_stage(stage: str, main: Callable[[], None]) -> None:
+def run_stage(stage: str, main: Callable[[], None], *, of: Sequence[str] = ()) -> None:
     """Run a stage; an expected error becomes one message and its exit code, without a traceback.
+
+    Args:
+        stage: Its name.
+        main: What it does.
+        of: Which of the stage's runs it is; different ones may work side by side.
 
     A killed `dvc repro` may leave its stage running; the rerun waits for it here instead of working beside it. Of
     several processes that work on a stage together, only the first holds the stage.
     """
     first = int(os.environ.get("RANK", "0")) == 0
     try:
-        with _held(stage) if first else contextlib.nullcontext():
+        with _held("-".join((stage, *of))) if first else contextlib.nullcontext():
             main()
     except MetagdpoError as error:
         if not first:
@@ -64,7 +69,7 @@ def _held(stage: str) -> "contextlib.AbstractContextManager[object]":
 
     work = Path(".work")
     work.mkdir(exist_ok=True)
-    lock = filelock.FileLock(work / f"{stage}.running")
+    lock = filelock.FileLock(work / f"{Path(stage).name}.running")
     try:
         return lock.acquire(timeout=0)
     except filelock.Timeout:

@@ -1,7 +1,8 @@
 """evaluate: base + suites -> ItemScore, bound to the digests of the model.
 
-Two stages, so that each measurement is made once: `python -m pipelines.evaluate base`, and `... noise`, the base again
-under the settings of `evaluate.noise`: what numerics alone can change.
+Stages, so that each measurement is made once: `python -m pipelines.evaluate base`; `... noise`, the base again under
+the settings of `evaluate.noise`: what numerics alone can change; and `... comparison`, the base on the items, and in
+the batches, of the comparison, whose runs are paired with it.
 """
 
 import functools
@@ -9,24 +10,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metagdpo import params
 from metagdpo.evaluation.harness import EvaluateParams, evaluate_to
 from metagdpo.evaluation.suite import load_suites
 from metagdpo.models.load import load_model, load_tokenizer, locate, verify
 from metagdpo.params import BaseParams
 from metagdpo.progress import done, run_stage
 from metagdpo.records.model_identity import ModelIdentity
+from metagdpo.runs import Run, base_run, read_comparison
 from metagdpo.schema import read_record, write_jsonl
 
-ROLES = ("base", "noise")
+ROLES = ("base", "noise", "comparison")
 
 
 def main(role: str) -> None:
     """Score the base on every suite."""
-    base = params.section("base", BaseParams)
-    settings = params.section("evaluate", EvaluateParams)
+    run = base_run(read_comparison()) if role == "comparison" else Run(evaluation=Path("evaluations") / role)
+    base = run.section("base", BaseParams)
+    settings = run.section("evaluate", EvaluateParams)
     dtype: str = base.dtype
-    out = Path("evaluations") / role
+    out = run.evaluation
     if role == "noise":
         if settings.noise is None:
             write_jsonl(out / "scores.jsonl", [])

@@ -39,6 +39,7 @@ def command(*words):
     [
         [],
         ["check"],
+        ["compare"],
         ["use"],
         ["explain"],
         ["gate"],

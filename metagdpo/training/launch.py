@@ -5,7 +5,7 @@ The stage stays the command that DVC knows; the variable says where it runs, whi
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metagdpo.errors import ConfigError
@@ -17,12 +17,13 @@ READY = Path("accelerate")
 """Folder of ready configurations."""
 
 
-def launch_command(module: str, environment: Mapping[str, str]) -> list[str] | None:
+def launch_command(module: str, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> list[str] | None:
     """How to start a module under accelerate; None if that was not asked for, or has been done.
 
     Args:
         module: As after `python -m`.
         environment: Of this process.
+        arguments: The module's own.
 
     Raises:
         ConfigError: The configuration does not exist.
@@ -33,16 +34,16 @@ def launch_command(module: str, environment: Mapping[str, str]) -> list[str] | N
     if not Path(file).is_file():
         ready = ", ".join(path.as_posix() for path in sorted(READY.glob("*.yaml"))) or "none in this folder"
         raise ConfigError(f"{VARIABLE} = {file} is not a file. Ready configurations: {ready} (docs/scale-out.md).")
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "-m", module]
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "-m", module, *arguments]
 
 
-def relaunch(module: str) -> None:
-    """Become accelerate's launcher of a module, if the environment asks for it.
+def relaunch(module: str, arguments: Sequence[str] = ()) -> None:
+    """Become accelerate's launcher of a module with its arguments, if the environment asks for it.
 
     Raises:
         ConfigError: The configuration does not exist.
     """
-    command = launch_command(module, os.environ)
+    command = launch_command(module, os.environ, arguments)
     if command is not None:
         # Without the variable: with one process accelerate sets nothing by which it would be seen as launched.
         rest = {name: value for name, value in os.environ.items() if name != VARIABLE}

@@ -2,9 +2,16 @@
 
 import ast
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 OURS = ("metagdpo", "pipelines")
+PIPELINES = ("dvc.yaml", "comparison/inputs/dvc.yaml")
+"""Where stages list code. Those of comparison/dvc.yaml list the digests that comparison/inputs makes of theirs."""
+COMPARISON = "comparison/dvc.yaml"
+DIGESTS = "pipelines.compare_inputs"
 
 
 def module_file(name: str) -> Path | None:
@@ -47,3 +54,19 @@ def closure(start: Path) -> set[Path]:
 def relative(paths: set[Path]) -> list[str]:
     """Sorted paths as dvc.yaml writes them."""
     return sorted(path.relative_to(ROOT).as_posix() for path in paths)
+
+
+def stages(path: str) -> dict[str, Any]:
+    """The stages of one dvc.yaml."""
+    return dict(YAML(typ="safe").load((ROOT / path).read_text(encoding="utf-8"))["stages"])
+
+
+def script(stage: dict[str, Any]) -> Path:
+    """The script that a stage runs."""
+    return ROOT / (stage["cmd"].split()[2].replace(".", "/") + ".py")
+
+
+def code_dependencies(stage: dict[str, Any]) -> list[str]:
+    """The `.py` files that a stage has to list: those that it loads, or that another one loads and it digests."""
+    words = stage["cmd"].split()
+    return relative(closure(script(stages(COMPARISON)[words[3]] if words[2] == DIGESTS else stage)))

@@ -184,7 +184,7 @@ def test_kill_in_respond_pays_for_nothing_twice(project):
 
 def test_kill_in_train_ends_with_the_same_weights(project):
     """kill -9 between two checkpoints; the rerun goes on and ends with bit-identical weights."""
-    expected = (project / "models/candidate/model.safetensors").read_bytes()
+    expected = (project / "models/trained/model.safetensors").read_bytes()
     (work,) = (project / ".work/train").iterdir()
     shutil.rmtree(work)
     steps = work / "metrics.jsonl"
@@ -196,7 +196,7 @@ def test_kill_in_train_ends_with_the_same_weights(project):
     output = toy.run(project, "dvc", "repro", "-f", "-s", "train")
     left = int(re.search(r"train:\s+0%.*?\| 0/(\d+)", output)[1])
     assert 0 < left < N_STEPS, "it went on from a checkpoint"
-    assert expected == (project / "models/candidate/model.safetensors").read_bytes()
+    assert expected == (project / "models/trained/model.safetensors").read_bytes()
     assert ["champion", "release"] == toy.executed(toy.run(project, "dvc", "repro"))
     assert ([1], 1) == versions(project)
 

@@ -76,7 +76,7 @@ respond:
       max_new_tokens: 24
   reference_solution: true
 reward: {correct: 1.0, format: 0.5}
-preserve: {n_train: 8, n_held_out: 4, max_new_tokens: 12, prefix: bos}
+preserve: {context_free: {n_train: 8, n_held_out: 4, max_new_tokens: 12, prefix: bos}}
 reference: {max_length: 200, token_budget: 512}
 train:
   method: full
@@ -86,6 +86,7 @@ train:
   epochs: 4
   groups_per_step: 2
   checkpoint_every: 2
+interpolate: {alphas: [1.0], n_items: 4, retention: 0.5}
 evaluate: {batch_size: 32, noise: {batch_size: 8}}
 """
 
