@@ -40,8 +40,9 @@ def flow_weights(surprises: Sequence[float], tau: float | Literal["median"]) -> 
     scale = median(surprises) if isinstance(tau, str) else tau
     if scale <= 0:
         message = (
-            "train.sample_weights.tau: median is 0: the base is certain of the best responses of half of the groups. "
-            "Give tau in nats a token, or set train.sample_weights: null."
+            "train.sample_weights.tau: median is 0: the base is certain of the best responses of half of the groups, "
+            "or train.token_mask leaves nothing of them. Give tau in nats a token, raise the mask's perplexity, or set "
+            "train.sample_weights: null."
         )
         raise ConfigError(message)
     weights = [math.exp(-each / scale) for each in surprises]
