@@ -77,7 +77,7 @@ def test_a_changed_training_parameter_can_be_refused(project):
     toy.set_params(project, "learning_rate: 1e-7", "learning_rate: 0.3")
     output = toy.run(project, "dvc", "repro", code=255)
     judged = ["champion", "evaluate_champion", "evaluate_candidate", "gate", "release"]
-    assert ["train", *judged] == toy.executed(output)
+    assert ["train", "interpolate", *judged] == toy.executed(output)
     assert "BLOCK" == verdict(project)["decision"]
     assert {"base", "champion"} == {finding["against"] for finding in verdict(project)["findings"]}
     assert 1 == verdict(project)["champion"]["version"]
